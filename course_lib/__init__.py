@@ -1,0 +1,44 @@
+"""Aligning language models: losses, trainers and a world to try them in. The flow is
+
+    records -> batches -> log-probs -> losses -> trainers -> metrics -> figures
+
+and imports run along it, never back.
+"""
+
+from course_lib.data import load_records
+from course_lib.logprobs import completion_logps, sequence_logps
+from course_lib.losses import bradley_terry_loss, dpo_loss, implicit_reward, sft_loss
+from course_lib.models import load_policy, load_reward_model, reference_of
+from course_lib.rollouts import sample
+from course_lib.trainers import (
+    History,
+    PreferenceConfig,
+    PreferenceTrainer,
+    RewardTrainer,
+    SFTTrainer,
+    TrainingConfig,
+    TrainingError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "History",
+    "PreferenceConfig",
+    "PreferenceTrainer",
+    "RewardTrainer",
+    "SFTTrainer",
+    "TrainingConfig",
+    "TrainingError",
+    "bradley_terry_loss",
+    "completion_logps",
+    "dpo_loss",
+    "implicit_reward",
+    "load_policy",
+    "load_records",
+    "load_reward_model",
+    "reference_of",
+    "sample",
+    "sequence_logps",
+    "sft_loss",
+]

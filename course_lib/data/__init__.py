@@ -1,0 +1,19 @@
+"""Records in, batches out: formats, loading, validation, tokenisation, collation. Second in the flow; imports `world` only."""
+
+from course_lib.data.collation import LengthBuckets, collate_completions, collate_pairs
+from course_lib.data.loading import load_records
+from course_lib.data.records import RecordError, find_problems, keep_valid, validate_records
+from course_lib.data.tokenization import encode_completion, encode_text
+
+__all__ = [
+    "LengthBuckets",
+    "RecordError",
+    "collate_completions",
+    "collate_pairs",
+    "encode_completion",
+    "encode_text",
+    "find_problems",
+    "keep_valid",
+    "load_records",
+    "validate_records",
+]

@@ -1,0 +1,58 @@
+"""Tables about a model: its gold reward part by part, its implicit rewards on held-out pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from course_lib.data import collate_pairs
+from course_lib.data.tokenization import encode_row
+from course_lib.logprobs import sequence_logps
+from course_lib.rollouts import sample
+from course_lib.world import gold_parts, parse
+
+
+def gold_report(prompts: Sequence, completions: Sequence[str]) -> pd.DataFrame:
+    """One row a completion: the parts of its gold reward, their sum `gold`, and its length in `tokens`."""
+    rows = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        parts = gold_parts(prompt, completion)
+        rows.append({"gold": sum(parts.values()), **parts, "tokens": parse(completion).tokens})
+    return pd.DataFrame(rows)
+
+
+def evaluate_gold(
+    model, tokenizer, prompts: Sequence, *, temperature: float = 0.0, seed: int = 0, progress: bool = False
+) -> pd.DataFrame:
+    """Sample one completion a prompt (greedy by default) and score it: `gold_report` with a text column."""
+    completions = sample(model, tokenizer, prompts, temperature=temperature, seed=seed, progress=progress)
+    return gold_report(prompts, completions).assign(text=completions)
+
+
+@torch.inference_mode()
+def implicit_reward_report(
+    policy, reference, tokenizer, records: Sequence[dict], *, beta: float = 0.1, batch_size: int = 128
+) -> pd.DataFrame:
+    """Log-probabilities of held-out pairs under policy and reference, and what they say about preference.
+
+    Columns, one row a pair: `policy_chosen`, `policy_rejected`, `ref_chosen`, `ref_rejected` (nats a
+    completion) and `margin` = beta times the difference of log-ratios (reward units).
+    """
+    parts = []
+    for start in range(0, len(records), batch_size):
+        pairs = [tuple(encode_row(r, tokenizer)) for r in records[start : start + batch_size]]
+        batch = collate_pairs(pairs, tokenizer.pad_token_id)
+        scores = [sequence_logps(model, **_on(model, batch)).cpu().chunk(2) for model in (policy, reference)]
+        parts.append(torch.stack([*scores[0], *scores[1]], dim=1))
+    table = pd.DataFrame(
+        torch.cat(parts).numpy(), columns=["policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected"]
+    )
+    ratios = (table.policy_chosen - table.ref_chosen) - (table.policy_rejected - table.ref_rejected)
+    return table.assign(margin=beta * ratios)
+
+
+def _on(model, batch: dict) -> dict:
+    device = next(model.parameters()).device
+    return {name: tensor.to(device) for name, tensor in batch.items()}

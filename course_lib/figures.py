@@ -1,0 +1,193 @@
+"""The course's figures: one palette, one style, a method keeps its colour everywhere. The right end of the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
+
+# Okabe and Ito's colour-blind safe palette; a method has the same colour in every figure.
+COLORS = {
+    "base": "#999999",
+    "sft": "#0072B2",
+    "reward": "#F0E442",
+    "ppo": "#D55E00",
+    "dpo": "#009E73",
+    "ipo": "#CC79A7",
+    "kto": "#E69F00",
+    "simpo": "#56B4E9",
+    "chosen": "#009E73",
+    "rejected": "#D55E00",
+    "ink": "#222222",
+    "quiet": "#999999",
+}
+STYLE = {
+    "figure.figsize": (6.4, 3.4),
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "savefig.bbox": "tight",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "axes.prop_cycle": mpl.cycler(color=[COLORS[m] for m in ("sft", "dpo", "ppo", "kto", "ipo", "simpo", "base")]),
+    "svg.hashsalt": "course",
+}
+
+
+def use_style() -> None:
+    """Draw all figures from here on in the course's style."""
+    plt.rcParams.update(STYLE)
+
+
+def label(method: str) -> str:
+    """A method's name as figures print it."""
+    return method.upper() if method in ("sft", "ppo", "dpo", "ipo", "kto") else {"simpo": "SimPO"}.get(method, method)
+
+
+def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]]) -> plt.Figure:
+    """Rows of tokens in boxes, coloured by what each is: "prompt", "completion", "end" or "padding"."""
+    fills = {"prompt": "#DDE7F0", "completion": "#BFE5D8", "end": "#F5D9C4", "padding": "#F2F2F2"}
+    columns = max(map(len, tokens))
+    figure, axes = plt.subplots(figsize=(min(13, 0.72 * columns), 0.62 * len(tokens) + 0.6))
+    for y, (row, row_roles) in enumerate(zip(tokens, roles, strict=True)):
+        for x, (token, role) in enumerate(zip(row, row_roles, strict=True)):
+            box = FancyBboxPatch((x + 0.06, -y - 0.42), 0.88, 0.78, boxstyle="round,pad=0,rounding_size=0.1")
+            box.set(facecolor=fills[role], edgecolor="#BBBBBB" if role == "padding" else "#666666", linewidth=0.6)
+            axes.add_patch(box)
+            axes.text(x + 0.5, -y - 0.03, token, ha="center", va="center", fontsize=7.5 if len(token) < 9 else 6)
+    for i, (role, fill) in enumerate(fills.items()):
+        axes.text(0.1 + 2.4 * i, 0.72, f" {role} ", fontsize=8.5, bbox={"facecolor": fill, "edgecolor": "#999999"})
+    axes.set(xlim=(0, columns), ylim=(-len(tokens) + 0.4, 1.1))
+    axes.axis("off")
+    return figure
+
+
+def curves(history: pd.DataFrame, columns: Mapping[str, str], *, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Columns of a history against optimiser steps; `columns` maps each to its label."""
+    ax = ax or plt.subplots()[1]
+    for column, text in columns.items():
+        color = COLORS.get(column.rsplit("/", 1)[-1])
+        ax.plot(history.index, history[column], label=text, color=color)
+    ax.set(xlabel="optimiser step", ylabel=ylabel)
+    if len(columns) > 1:
+        ax.legend()
+    return ax
+
+
+def bars(values: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None = None) -> Axes:
+    """One bar a method: the mean over its seeds, the single seeds as dots."""
+    ax = ax or plt.subplots()[1]
+    for x, (method, seeds) in enumerate(values.items()):
+        color = COLORS.get(method.split()[0].lower(), COLORS["quiet"])
+        ax.bar(x, np.mean(seeds), color=color, alpha=0.75, width=0.62)
+        ax.scatter([x] * len(seeds), seeds, color=COLORS["ink"], s=14, zorder=3)
+        ax.annotate(
+            f"{np.mean(seeds):.2f}", (x, max(0, *seeds)), xytext=(0, 5), textcoords="offset points", ha="center"
+        )
+    ax.axhline(0, color=COLORS["ink"], linewidth=0.8)
+    ax.set_xticks(range(len(values)), [label(m) for m in values])
+    ax.grid(axis="x", visible=False)
+    ax.set_ylabel(ylabel)
+    return ax
+
+
+def stacked_parts(parts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Mean parts of the gold reward, one row of `parts` a method: gains to the right, losses to the left."""
+    ax = ax or plt.subplots(figsize=(8, 0.6 * len(parts) + 1.2))[1]
+    palette = ["#009E73", "#56B4E9", "#E69F00", "#0072B2", "#F0E442", "#CC79A7", "#D55E00", "#999999", "#444444"]
+    y = np.arange(len(parts))
+    right, left = np.zeros(len(parts)), np.zeros(len(parts))
+    for color, column in zip(palette, parts.columns, strict=False):
+        values = parts[column].to_numpy()
+        start = np.where(values >= 0, right, left)
+        ax.barh(y, values, left=start, color=color, label=column, height=0.6)
+        right, left = right + np.maximum(values, 0), left + np.minimum(values, 0)
+    ax.plot(parts.sum(axis=1), y, "D", color=COLORS["ink"], markersize=6, label="gold reward")
+    ax.axvline(0, color=COLORS["ink"], linewidth=0.8)
+    ax.set_yticks(y, [label(m) for m in parts.index])
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("mean gold reward a response (reward units)")
+    ax.legend(ncols=1, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return ax
+
+
+def margin_histogram(margins: Mapping[str, Sequence[float]], *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Distributions of a margin over held-out pairs on common bins, with the share above zero in the legend."""
+    ax = ax or plt.subplots()[1]
+    everything = np.concatenate([np.asarray(m) for m in margins.values()])
+    low, high = np.quantile(everything, [0.002, 0.998])
+    bins = np.linspace(low, high, 60)
+    for name, values in margins.items():
+        share = (np.asarray(values) > 0).mean()
+        color = COLORS.get(name.split()[0].lower())
+        ax.hist(values, bins=bins, alpha=0.6, color=color, label=f"{name}: {share:.0%} above 0")
+    ax.axvline(0, color=COLORS["ink"], linewidth=0.8)
+    ax.set(xlabel=xlabel, ylabel="pairs")
+    ax.legend()
+    return ax
+
+
+def log_ratio_scatter(report: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Each held-out pair's log-ratios, chosen across and rejected up: pairs below the diagonal are in order."""
+    ax = ax or plt.subplots(figsize=(4.6, 4.2))[1]
+    chosen = report.policy_chosen - report.ref_chosen
+    rejected = report.policy_rejected - report.ref_rejected
+    right = chosen > rejected
+    ax.scatter(chosen[right], rejected[right], s=7, alpha=0.5, color=COLORS["chosen"], label="right order")
+    ax.scatter(chosen[~right], rejected[~right], s=7, alpha=0.6, color=COLORS["rejected"], label="wrong order")
+    ends = [min(chosen.min(), rejected.min()), max(chosen.max(), rejected.max())]
+    ax.plot(ends, ends, color=COLORS["ink"], linewidth=0.8)
+    ax.set(xlabel="log-ratio of the chosen response (nats)", ylabel="log-ratio of the rejected (nats)")
+    ax.legend(markerscale=2)
+    return ax
+
+
+def temperature_sweep(
+    temperatures: Sequence[float], gold: Sequence[Sequence[float]], levels: Mapping[str, Sequence[float]]
+) -> Axes:
+    """SFT's gold reward against sampling temperature (rows of `gold` are seeds), beside other models' greedy levels."""
+    ax = plt.subplots()[1]
+    gold = np.asarray(gold)
+    ax.plot(temperatures, gold.mean(axis=0), "o-", color=COLORS["sft"], label="SFT at each temperature")
+    ax.fill_between(temperatures, gold.min(axis=0), gold.max(axis=0), color=COLORS["sft"], alpha=0.2)
+    for method, seeds in levels.items():
+        color = COLORS.get(method, COLORS["quiet"])
+        ax.axhspan(min(seeds), max(seeds), color=color, alpha=0.25)
+        ax.axhline(np.mean(seeds), color=color, linestyle="--", label=f"{label(method)}, greedy")
+    ax.set(xlabel="sampling temperature", ylabel="mean gold reward")
+    ax.legend()
+    return ax
+
+
+def course_map(lessons: Sequence[tuple[str, str, str]], *, ready: Sequence[str]) -> plt.Figure:
+    """The lessons as boxes by part; those in `ready` are filled. Rows of `lessons`: number, title, part."""
+    parts = list(dict.fromkeys(part for _, _, part in lessons))
+    tints = ["#DDE7F0", "#BFE5D8", "#F5D9C4", "#F3E3EE", "#F6F0C4"]
+    widest = max(sum(p == part for _, _, p in lessons) for part in parts)
+    figure, axes = plt.subplots(figsize=(11, 0.92 * len(parts)))
+    for y, part in enumerate(parts):
+        axes.text(-0.1, -y, part, ha="right", va="center", fontsize=10, weight="bold")
+        members = [(n, t) for n, t, p in lessons if p == part]
+        for x, (number, title) in enumerate(members):
+            filled = number in ready
+            box = FancyBboxPatch((x + 0.04, -y - 0.36), 0.92, 0.72, boxstyle="round,pad=0,rounding_size=0.08")
+            box.set(facecolor=tints[y % len(tints)] if filled else "white", edgecolor="#666666" if filled else "#BBBBBB")
+            axes.add_patch(box)
+            ink = COLORS["ink"] if filled else "#8A8A8A"
+            axes.text(x + 0.5, -y, f"{number}\n{title}", ha="center", va="center", fontsize=8, color=ink)
+    axes.set(xlim=(-1.1, widest), ylim=(-len(parts) + 0.5, 0.5))
+    axes.axis("off")
+    return figure

@@ -1,0 +1,26 @@
+"""Training a scalar reward model on preference pairs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from course_lib.losses import bradley_terry_loss
+from course_lib.models import sequence_rewards
+from course_lib.trainers.pairs import PairTrainer
+
+
+class RewardTrainer(PairTrainer):
+    """Fit a reward model to pairs: `RewardTrainer(reward_model, tokenizer, records).train()`.
+
+    The model is one of transformers for sequence classification with one label, as `load_reward_model`
+    gives. Metrics: `loss`, `accuracy` (share of pairs in the right order), `margin` (mean reward difference).
+    """
+
+    def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        rewards = sequence_rewards(model, batch["input_ids"], batch["attention_mask"])
+        chosen, rejected = rewards.chunk(2)
+        difference = (chosen - rejected).detach()
+        accuracy, margin = torch.stack([(difference > 0).float().mean(), difference.mean()]).tolist()
+        loss = bradley_terry_loss(chosen, rejected, reduction="sum")
+        return loss, {"accuracy": accuracy, "margin": margin}

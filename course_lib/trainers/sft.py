@@ -1,0 +1,37 @@
+"""Supervised fine-tuning on demonstrations, and on plain text."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from course_lib.data import collate_completions
+from course_lib.data.tokenization import Encoded, encode_row
+from course_lib.logprobs import completion_logps
+from course_lib.losses import sft_loss
+from course_lib.trainers.loop import Trainer
+
+
+class SFTTrainer(Trainer):
+    """Maximise the likelihood of completions: `SFTTrainer(policy, tokenizer, records).train()`.
+
+    Records are `{"prompt", "completion"}`; rows `{"text"}` may stand among them and are trained on whole.
+    Metrics: `loss` (nats a completion token), `num_tokens` (completion tokens a batch).
+    """
+
+    record_kind = "sft"
+
+    def encode(self, record: dict) -> Encoded:
+        return encode_row(record, self.tokenizer)[0]
+
+    def length(self, row: Encoded) -> int:
+        return len(row.prompt_ids) + len(row.completion_ids)
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        return collate_completions([self.rows[i] for i in indices], self.tokenizer.pad_token_id)
+
+    def weight(self, batch: dict[str, Tensor]) -> int:
+        return int(batch["completion_mask"].sum())
+
+    def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        logps, mask = completion_logps(model, **batch, chunk_size=self.config.chunk_size)
+        return sft_loss(logps, mask, reduction="sum"), {"num_tokens": float(self.weight(batch))}

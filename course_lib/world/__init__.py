@@ -1,0 +1,44 @@
+"""Pocket World: a small world whose facts, preferences and true reward are known. First in the flow; imports nothing of the course."""
+
+from pathlib import Path
+
+from course_lib.world.gold import gold_parts, gold_reward, parse, task_of
+from course_lib.world.sampling import (
+    Annotators,
+    Demonstrators,
+    assistant,
+    documents,
+    preference_records,
+    prompts,
+    right_or_wrong_pairs,
+    sft_records,
+    unpaired_records,
+    user,
+)
+from course_lib.world.tokenizer import build_tokenizer
+
+_HERE = Path(__file__).parent / "checkpoints"
+CHECKPOINTS = {  # names that load_policy and load_reward_model know
+    "pocket-world": _HERE / "base",
+    "pocket-world-sft": _HERE / "sft",
+    "pocket-world-reward": _HERE / "reward",
+}
+
+__all__ = [
+    "CHECKPOINTS",
+    "Annotators",
+    "Demonstrators",
+    "assistant",
+    "build_tokenizer",
+    "documents",
+    "gold_parts",
+    "gold_reward",
+    "parse",
+    "preference_records",
+    "prompts",
+    "right_or_wrong_pairs",
+    "sft_records",
+    "task_of",
+    "unpaired_records",
+    "user",
+]

@@ -1,0 +1,224 @@
+"""Records: malformed ones are named, published formats are read, borders of tokens are right."""
+
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from course_lib.data import (
+    LengthBuckets,
+    RecordError,
+    collate_completions,
+    encode_completion,
+    encode_text,
+    keep_valid,
+    load_records,
+    validate_records,
+)
+from course_lib.data.tokenization import Encoded
+
+GOOD = {"prompt": "what is up?", "chosen": "the sky.", "rejected": "no."}
+USER, REPLY = [{"role": "user", "content": "hi"}], [{"role": "assistant", "content": "hello"}]
+
+
+def spoilt(**changes) -> dict:
+    return {k: v for k, v in (GOOD | changes).items() if v is not ...}
+
+
+@pytest.mark.parametrize(
+    ("record", "what", "remedy"),
+    [
+        (spoilt(rejected=...), "lacks 'rejected'", "add or rename"),
+        (spoilt(chosen=""), "empty 'chosen'", "write what the model should say"),
+        (spoilt(chosen="  \n"), "empty 'chosen'", "drop the row"),
+        (spoilt(prompt=""), "empty prompt", "drop the row"),
+        (spoilt(rejected="the sky."), "'chosen' equal to 'rejected'", "drop the row"),
+        (spoilt(chosen=3), "'chosen' is a int", "string or a list of chat messages"),
+        (spoilt(chosen=None), "'chosen' is a NoneType", "string or a list of chat messages"),
+        (spoilt(chosen=["a"]), "no chat message", '"role"'),
+        (spoilt(chosen=REPLY), "mixes strings and chat messages", "one of the two forms"),
+        ({"prompt": USER, "chosen": REPLY, "rejected": USER}, "while the rows before", "one of the two forms"),
+        ({"prompt": [{"role": "robot", "content": "x"}], "chosen": REPLY, "rejected": USER}, "'robot'", "use one of"),
+        ("just text", "is a str, not a dict", "give a dict"),
+    ],
+)
+def test_each_malformed_record_is_named_with_row_and_remedy(record, what, remedy):
+    with pytest.raises(RecordError) as error:
+        validate_records([GOOD, record, GOOD], "preference")
+    assert [p.row for p in error.value.problems] == [1]
+    assert f"row 1: {error.value.problems[0].what}" in str(error.value)
+    assert what in str(error.value) and remedy in str(error.value)
+
+
+def test_all_problems_are_counted_and_the_message_stays_short():
+    with pytest.raises(RecordError, match="25 of 26 records") as error:
+        validate_records([GOOD] + [spoilt(chosen="")] * 25, "preference")
+    assert len(error.value.problems) == 25 and "15 more" in str(error.value)
+
+
+def test_labels_must_be_booleans():
+    row = {"prompt": "a", "completion": "b", "label": "good"}
+    with pytest.raises(RecordError, match="'label' is 'good'.*True"):
+        validate_records([row], "unpaired")
+
+
+def test_over_long_prompts_and_rows_are_named(bpe_tokenizer):
+    rows = [GOOD, GOOD | {"prompt": "what " * 40}, GOOD | {"chosen": "yes " * 40}]
+    with pytest.raises(RecordError) as error:
+        validate_records(rows, "preference", tokenizer=bpe_tokenizer, max_length=30)
+    assert "row 1: has an over-long prompt" in str(error.value) and "shorten the prompt" in str(error.value)
+    assert "row 2: is" in str(error.value) and "max_length" in str(error.value)
+
+
+def test_keep_valid_returns_the_rest_and_says_what_it_left():
+    valid, problems = keep_valid([GOOD, spoilt(chosen=""), GOOD], "preference")
+    assert valid == [GOOD, GOOD] and [p.row for p in problems] == [1]
+
+
+def test_no_records_and_unknown_kinds_are_refused():
+    with pytest.raises(ValueError, match="no records"):
+        validate_records([], "preference")
+    with pytest.raises(ValueError, match="unknown record kind"):
+        validate_records([GOOD], "pairs")
+
+
+def test_plain_text_rows_may_stand_among_demonstrations():
+    rows = [{"prompt": USER, "completion": REPLY}, {"text": "the sky is up."}]
+    assert validate_records(rows, "sft") == rows
+
+
+@given(prompt=st.text("the anwris o?", min_size=1, max_size=30), answer=st.text("the anwris o?", min_size=1, max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_prompt_tokens_never_enter_the_completion(bpe_tokenizer, prompt, answer):
+    encoded = encode_completion(prompt, answer, bpe_tokenizer)
+    assert bpe_tokenizer.decode(encoded.prompt_ids) == prompt
+    assert bpe_tokenizer.decode(encoded.completion_ids) == answer + "<eos>"
+    assert encoded.completion_ids.count(bpe_tokenizer.eos_token_id) == 1
+
+
+def test_the_hypothesis_above_meets_tokens_that_span_the_border(bpe_tokenizer):
+    whole = bpe_tokenizer("the answer is yes")["input_ids"]
+    assert whole[: len(bpe_tokenizer("the ans")["input_ids"])] != bpe_tokenizer("the ans")["input_ids"]
+    encoded = encode_completion("the ans", "wer is yes", bpe_tokenizer)
+    assert bpe_tokenizer.decode(encoded.completion_ids) == "wer is yes<eos>"
+
+
+def test_chat_completion_ends_with_one_eos_and_nothing_after_it(bpe_tokenizer):
+    bpe_tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}<eos>\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    try:
+        encoded = encode_completion(USER, REPLY, bpe_tokenizer)
+    finally:
+        bpe_tokenizer.chat_template = None
+    assert bpe_tokenizer.decode(encoded.completion_ids) == "hello<eos>"
+
+
+def test_chat_without_template_says_what_to_do(bpe_tokenizer):
+    with pytest.raises(ValueError, match="no chat template"):
+        encode_completion(USER, REPLY, bpe_tokenizer)
+
+
+def test_plain_text_is_trained_on_whole(tokenizer):
+    encoded = encode_text("a banana is yellow.", tokenizer)
+    assert encoded.prompt_ids == [tokenizer.bos_token_id]
+    assert tokenizer.decode(encoded.completion_ids) == "a banana is yellow. <end>"
+
+
+def test_collation_aligns_completions_and_masks_by_length():
+    batch = collate_completions([Encoded([9, 9, 9], [4, 5]), Encoded([9], [4, 4, 5])], pad_token_id=5)
+    assert batch["input_ids"].tolist() == [[9, 9, 9, 4, 5, 5], [5, 5, 9, 4, 4, 5]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1]]
+    assert batch["completion_mask"].int().tolist() == [[0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1]]
+
+
+def test_an_empty_completion_never_reaches_a_batch():
+    with pytest.raises(ValueError, match="row 1 of the batch has an empty completion"):
+        collate_completions([Encoded([1], [2]), Encoded([1], [])], pad_token_id=0)
+
+
+@given(n=st.integers(1, 200), size=st.integers(1, 40), seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_buckets_use_every_row_once_an_epoch_in_even_batches(n, size, seed):
+    buckets = LengthBuckets([(i * 37) % 50 for i in range(n)], size, seed=seed)
+    batches = list(buckets)
+    assert sorted(i for b in batches for i in b) == list(range(n))
+    assert len(batches) == len(buckets) and max(map(len, batches)) - min(map(len, batches)) <= 1
+    assert max(map(len, batches)) <= size
+
+
+def test_buckets_repeat_by_seed_and_differ_by_epoch():
+    first, second = (LengthBuckets(range(100), 8, seed=3) for _ in range(2))
+    epochs = [list(first), list(first)]
+    assert epochs == [list(second), list(second)] and epochs[0] != epochs[1]
+
+
+def test_jsonl_and_parquet_give_the_same_records(tmp_path):
+    rows = [GOOD | {"source": "x"}, spoilt(chosen="the moon.") | {"source": "y"}]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    pd.DataFrame(rows).to_parquet(tmp_path / "pairs.parquet")
+    wanted = [{k: r[k] for k in GOOD} for r in rows]
+    assert load_records(tmp_path / "pairs.jsonl") == load_records(tmp_path / "pairs.parquet") == wanted
+
+
+def test_broken_json_lines_are_named_by_row(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(GOOD) + '\n{"prompt": \n')
+    with pytest.raises(RecordError, match="row 1: is not JSON"):
+        load_records(tmp_path / "pairs.jsonl")
+
+
+def test_malformed_rows_of_a_file_are_kept_for_validation(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, [GOOD, spoilt(chosen=...), "x"])))
+    with pytest.raises(RecordError) as error:
+        validate_records(load_records(tmp_path / "pairs.jsonl"), "preference")
+    assert [p.row for p in error.value.problems] == [1, 2]
+
+
+def written(tmp_path, row: dict, **options) -> dict:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    return load_records(tmp_path / "rows.jsonl", **options)[0]
+
+
+def test_hh_rlhf_text_becomes_messages(tmp_path):
+    start = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: why?\n\nAssistant:"
+    row = written(tmp_path, {"chosen": start + " because.", "rejected": start + " no."})
+    assert [m["role"] for m in row["prompt"]] == ["user", "assistant", "user"]
+    assert row["chosen"] == [{"role": "assistant", "content": "because."}]
+    assert row["rejected"] == [{"role": "assistant", "content": "no."}]
+
+
+def test_ultrafeedback_messages_lose_the_shared_prompt(tmp_path):
+    row = written(tmp_path, {"prompt": "hi", "chosen": USER + REPLY, "rejected": USER + [REPLY[0] | {"content": "no"}]})
+    assert row == {"prompt": USER, "chosen": REPLY, "rejected": [{"role": "assistant", "content": "no"}]}
+
+
+def test_kto_rows_and_chat_logs_are_read(tmp_path):
+    kto = {"prompt": USER, "completion": REPLY, "label": True}
+    assert written(tmp_path, kto | {"id": 3}, kind="unpaired") == kto
+    assert written(tmp_path, {"messages": USER + REPLY}, kind="sft") == {"prompt": USER, "completion": REPLY}
+
+
+def test_columns_can_be_renamed(tmp_path):
+    row = written(tmp_path, {"question": "a", "good": "b", "bad": "c"},
+                  columns={"question": "prompt", "good": "chosen", "bad": "rejected"})  # fmt: skip
+    assert row == {"prompt": "a", "chosen": "b", "rejected": "c"}
+
+
+def test_a_hub_name_without_internet_says_what_works_offline(tmp_path):
+    with pytest.raises(OSError, match="(?s)could not load the data set.*pocket-world"):
+        load_records("someone/no-such-data-set")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*pairs\.jsonl"):
+        load_records(tmp_path / "pairs.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["preference", "sft", "unpaired", "prompt"])
+def test_pocket_world_gives_valid_records_of_every_kind(kind, tokenizer):
+    records = load_records("pocket-world", kind, limit=200)
+    assert len(records) == 200
+    assert validate_records(records, kind, tokenizer=tokenizer, max_length=128) == records

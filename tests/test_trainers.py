@@ -1,0 +1,226 @@
+"""Trainers: what is promised of a run, on models small enough to train in a second."""
+
+import copy
+import math
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from conftest import tiny_llama
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from course_lib import (
+    PreferenceConfig,
+    PreferenceTrainer,
+    RewardTrainer,
+    SFTTrainer,
+    TrainingConfig,
+    TrainingError,
+    dpo_loss,
+    load_policy,
+    sequence_logps,
+)
+from course_lib.data import collate_pairs
+from course_lib.data.tokenization import encode_row
+from course_lib.world import preference_records, sft_records
+
+QUIET = {"progress": False, "log_every": 1, "batch_size": 8, "learning_rate": 1e-3}
+
+
+def preference_run(model, tokenizer, n=32, reference="auto", loss="dpo", **changes):
+    trainer = PreferenceTrainer(
+        model, tokenizer, preference_records(n), PreferenceConfig(**QUIET | changes), reference=reference, loss=loss
+    )
+    return trainer.train(), trainer.policy
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def with_lora(model):
+    torch.manual_seed(0)
+    return get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
+@pytest.mark.parametrize("reference", ["copy", "precomputed"])
+def test_dpo_starts_at_ln_2_with_no_margin(tiny_model, tokenizer, reference):
+    history, _ = preference_run(tiny_model, tokenizer, reference=reference)
+    assert history.rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert history.rows[0]["rewards/margins"] == pytest.approx(0, abs=1e-6)
+
+
+def test_copied_and_precomputed_references_train_the_same_policy(tiny_model, tokenizer):
+    ends = [
+        weights(preference_run(copy.deepcopy(tiny_model), tokenizer, reference=r)[1]) for r in ("copy", "precomputed")
+    ]
+    torch.testing.assert_close(*ends, atol=1e-5, rtol=1e-4)
+
+
+def test_adapters_off_train_the_same_policy_as_a_copy(tiny_model, tokenizer):
+    ends = [
+        weights(preference_run(with_lora(copy.deepcopy(tiny_model)), tokenizer, reference=r)[1])
+        for r in ("copy", "adapter-off")
+    ]
+    assert torch.equal(*ends)
+
+
+def test_a_run_equals_a_plain_loop(tiny_model, tokenizer):
+    plain, records = copy.deepcopy(tiny_model), preference_records(8)
+    config = PreferenceConfig(**QUIET | {"epochs": 3, "schedule": "constant", "warmup_ratio": 0})
+    trainer = PreferenceTrainer(tiny_model, tokenizer, records, config)
+    losses = [row["loss"] for row in trainer.train().rows]
+    batch = collate_pairs([tuple(encode_row(r, tokenizer)) for r in records], tokenizer.pad_token_id)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0)
+    ref = sequence_logps(plain, **batch).detach().chunk(2)
+    for expected in losses:
+        loss = dpo_loss(*sequence_logps(plain, **batch).chunk(2), *ref, beta=0.1)
+        assert loss.item() == pytest.approx(expected, abs=1e-5)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    torch.testing.assert_close(weights(trainer.policy), weights(plain), atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 8])
+def test_micro_batches_equal_one_batch(tiny_model, tokenizer, accumulation):
+    ends = [
+        weights(preference_run(copy.deepcopy(tiny_model), tokenizer, accumulation=k)[1]) for k in (1, accumulation)
+    ]
+    torch.testing.assert_close(*ends, atol=1e-5, rtol=1e-4)
+
+
+def test_micro_batches_equal_one_batch_for_sft_whatever_the_token_counts(tiny_model, tokenizer):
+    ends = []
+    for k in (1, 3):
+        model = copy.deepcopy(tiny_model)
+        SFTTrainer(model, tokenizer, sft_records(24), TrainingConfig(**QUIET | {"accumulation": k})).train()
+        ends.append(weights(model))
+    torch.testing.assert_close(*ends, atol=1e-5, rtol=1e-4)
+
+
+def test_equal_seeds_repeat_bit_for_bit_and_others_do_not(tiny_model, tokenizer):
+    runs = [preference_run(copy.deepcopy(tiny_model), tokenizer, seed=s) for s in (1, 1, 2)]
+    assert torch.equal(weights(runs[0][1]), weights(runs[1][1])) and runs[0][0].rows == runs[1][0].rows
+    assert not torch.equal(weights(runs[0][1]), weights(runs[2][1]))
+
+
+def test_dpo_learns_its_pairs(tiny_model, tokenizer):
+    history, _ = preference_run(tiny_model, tokenizer, epochs=8, learning_rate=3e-3)
+    assert history.rows[-1]["loss"] < 0.5 and history.rows[-1]["rewards/accuracies"] > 0.8
+
+
+def test_any_loss_on_the_four_logps_can_be_passed(tiny_model, tokenizer):
+    def hinge(chosen, rejected, ref_chosen, ref_rejected, *, beta, reduction):
+        losses = (1 - beta * ((chosen - ref_chosen) - (rejected - ref_rejected))).relu()
+        return getattr(losses, reduction)()
+
+    history, _ = preference_run(tiny_model, tokenizer, loss=hinge)
+    assert history.rows[0]["loss"] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_chunked_logps_train_the_same_policy(tiny_model, tokenizer):
+    ends = [weights(preference_run(copy.deepcopy(tiny_model), tokenizer, chunk_size=c)[1]) for c in (None, 5)]
+    torch.testing.assert_close(*ends, atol=1e-5, rtol=1e-4)
+
+
+def test_sft_lowers_the_loss_and_history_is_a_frame(tiny_model, tokenizer):
+    history = SFTTrainer(tiny_model, tokenizer, sft_records(64), TrainingConfig(**QUIET | {"epochs": 4})).train()
+    frame = history.to_pandas()
+    assert frame.loss.iloc[-1] < frame.loss.iloc[0] - 0.5
+    assert frame.index.name == "step" and {"loss", "grad_norm", "learning_rate", "epoch"} <= set(frame.columns)
+
+
+def test_reward_model_learns_its_pairs(tokenizer):
+    torch.manual_seed(0)
+    model = LlamaForSequenceClassification(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_labels=1, pad_token_id=0,
+    ))  # fmt: skip
+    config = TrainingConfig(**QUIET | {"epochs": 10, "learning_rate": 3e-3})
+    history = RewardTrainer(model, tokenizer, preference_records(48), config).train()
+    assert history.rows[-1]["accuracy"] > 0.9 and history.rows[0]["loss"] == pytest.approx(math.log(2), abs=0.1)
+
+
+def test_a_trained_adapter_is_never_switched_off_to_get_the_reference(tiny_model, tokenizer):
+    policy = preference_run(with_lora(tiny_model), tokenizer)[1]
+    with pytest.raises(ValueError, match="precomputed"):
+        preference_run(policy, tokenizer, reference="adapter-off")
+    history, _ = preference_run(policy, tokenizer)
+    assert history.rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_an_infinite_loss_stops_with_the_step_and_keeps_the_weights(tiny_model, tokenizer):
+    before, calls = weights(tiny_model).clone(), []
+
+    def breaks_at_once(chosen, *rest, beta, reduction):
+        calls.append(1)
+        return chosen.sum() * float("nan")
+
+    with pytest.raises(TrainingError, match="step 1.*learning rate"):
+        preference_run(tiny_model, tokenizer, loss=breaks_at_once)
+    assert torch.equal(weights(tiny_model), before) and len(calls) == 1
+
+
+def test_ctrl_c_stops_after_the_step_and_keeps_history(tiny_model, tokenizer):
+    def press_ctrl_c(*four, beta, reduction):
+        os.kill(os.getpid(), signal.SIGINT)
+        return dpo_loss(*four, beta=beta, reduction=reduction)
+
+    history, policy = preference_run(tiny_model, tokenizer, loss=press_ctrl_c)
+    assert history.interrupted and len(history.rows) == 1
+    assert weights(policy).isfinite().all()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_training_works_outside_the_main_thread(tiny_model, tokenizer):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(preference_run(tiny_model, tokenizer)[0]))
+    thread.start()
+    thread.join()
+    assert len(found[0].rows) == 4
+
+
+def test_saved_policy_is_read_back_unchanged(tiny_model, tokenizer, tmp_path):
+    trainer = PreferenceTrainer(tiny_model, tokenizer, preference_records(8), PreferenceConfig(**QUIET))
+    trainer.train()
+    trainer.save_pretrained(tmp_path)
+    assert [p.name for p in tmp_path.glob("*.safetensors")] and not list(tmp_path.glob("*.bin"))
+    again, tokenizer_again = load_policy(str(tmp_path), device="cpu")
+    assert torch.equal(weights(again), weights(trainer.policy))
+    assert tokenizer_again.get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"batch_size": 2, "accumulation": 4}, "accumulation"),
+        ({"epochs": -1}, "epochs"),
+    ],
+)
+def test_nonsense_settings_are_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        TrainingConfig(**changes)
+
+
+def test_unknown_names_are_refused(tiny_model, tokenizer):
+    with pytest.raises(ValueError, match="loss is one of"):
+        preference_run(tiny_model, tokenizer, loss="dpoo")
+    with pytest.raises(ValueError, match="kind is one of"):
+        preference_run(tiny_model, tokenizer, reference="frozen")
+
+
+def test_malformed_records_stop_a_trainer_before_it_trains(tiny_model, tokenizer):
+    records = [*preference_records(3), {"prompt": "a", "chosen": "b"}]
+    with pytest.raises(ValueError, match="row 3: lacks 'rejected'"):
+        PreferenceTrainer(tiny_model, tokenizer, records)
+
+
+def test_too_long_records_stop_a_trainer_before_it_trains(tokenizer):
+    with pytest.raises(ValueError, match="max_length=8"):
+        PreferenceTrainer(tiny_llama(len(tokenizer)), tokenizer, preference_records(3), PreferenceConfig(max_length=8))
