@@ -34,10 +34,11 @@ def lab(extra: list[str]) -> int:
     command.append(f"--LabApp.default_url=/lab/tree/{FIRST_LESSON.as_posix()}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
-    try:
-        return subprocess.call([*command, *extra], cwd=root)
-    except KeyboardInterrupt:
-        return 0
+    command += extra
+    if os.name == "posix":  # become the server, so that Ctrl-C and signals reach it
+        os.chdir(root)
+        os.execv(command[0], command)
+    return subprocess.call(command, cwd=root)
 
 
 def course_folder() -> Path | None:

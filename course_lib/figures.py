@@ -184,7 +184,9 @@ def course_map(lessons: Sequence[tuple[str, str, str]], *, ready: Sequence[str])
         for x, (number, title) in enumerate(members):
             filled = number in ready
             box = FancyBboxPatch((x + 0.04, -y - 0.36), 0.92, 0.72, boxstyle="round,pad=0,rounding_size=0.08")
-            box.set(facecolor=tints[y % len(tints)] if filled else "white", edgecolor="#666666" if filled else "#BBBBBB")
+            box.set(
+                facecolor=tints[y % len(tints)] if filled else "white", edgecolor="#666666" if filled else "#BBBBBB"
+            )
             axes.add_patch(box)
             ink = COLORS["ink"] if filled else "#8A8A8A"
             axes.text(x + 0.5, -y, f"{number}\n{title}", ha="center", va="center", fontsize=8, color=ink)

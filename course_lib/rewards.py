@@ -1,4 +1,4 @@
-"""Reward functions: each takes `(prompts, completions)` and gives a tensor (B,). Pocket World's true one is `world.gold_reward`."""
+"""Reward functions: `(prompts, completions)` to a tensor (B,). Pocket World's true one is `world.gold_reward`."""
 
 from __future__ import annotations
 

@@ -12,9 +12,19 @@ import torch
 FOLDER = Path(__file__).parent / "results"
 
 
-def write(name: str, results: dict) -> Path:
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+def add_seed(name: str, result: dict) -> None:
+    """Put one seed's result into `results/NAME.json`, in place of an earlier one of the same seed."""
     path = FOLDER / f"{name}.json"
-    text = json.dumps({"machine": machine | {"python": platform.python_version()}, **results}, indent=1)
-    path.write_text(text + "\n")
-    return path
+    seeds = json.loads(path.read_text())["seeds"] if path.exists() else []
+    seeds = sorted([s for s in seeds if s["seed"] != result["seed"]] + [result], key=lambda s: s["seed"])
+    path.write_text(json.dumps({"machine": machine(), "seeds": seeds}, indent=1) + "\n")
+
+
+def machine() -> dict:
+    """What the figures were measured on."""
+    return {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

@@ -89,7 +89,9 @@ def test_plain_text_rows_may_stand_among_demonstrations():
     assert validate_records(rows, "sft") == rows
 
 
-@given(prompt=st.text("the anwris o?", min_size=1, max_size=30), answer=st.text("the anwris o?", min_size=1, max_size=30))
+@given(
+    prompt=st.text("the anwris o?", min_size=1, max_size=30), answer=st.text("the anwris o?", min_size=1, max_size=30)
+)
 @settings(max_examples=150, deadline=None)
 def test_prompt_tokens_never_enter_the_completion(bpe_tokenizer, prompt, answer):
     encoded = encode_completion(prompt, answer, bpe_tokenizer)

@@ -88,9 +88,7 @@ def test_a_run_equals_a_plain_loop(tiny_model, tokenizer):
 
 @pytest.mark.parametrize("accumulation", [2, 3, 8])
 def test_micro_batches_equal_one_batch(tiny_model, tokenizer, accumulation):
-    ends = [
-        weights(preference_run(copy.deepcopy(tiny_model), tokenizer, accumulation=k)[1]) for k in (1, accumulation)
-    ]
+    ends = [weights(preference_run(copy.deepcopy(tiny_model), tokenizer, accumulation=k)[1]) for k in (1, accumulation)]
     torch.testing.assert_close(*ends, atol=1e-5, rtol=1e-4)
 
 

@@ -6,8 +6,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from course_lib import PreferenceTrainer, load_policy, load_reward_model, sample
-from course_lib import world
+from course_lib import PreferenceTrainer, load_policy, load_reward_model, sample, world
 from course_lib.evaluation import cloze_accuracy, evaluate_gold
 from course_lib.recipes import pocket_world as recipe
 from course_lib.recipes.lessons import dpo_config

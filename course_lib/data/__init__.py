@@ -1,4 +1,4 @@
-"""Records in, batches out: formats, loading, validation, tokenisation, collation. Second in the flow; imports `world` only."""
+"""Records in, batches out: loading, validation, tokenisation, collation. Second in the flow; imports `world` only."""
 
 from course_lib.data.collation import LengthBuckets, collate_completions, collate_pairs
 from course_lib.data.loading import load_records

@@ -139,9 +139,7 @@ def _as_dialogue(value):
         return value
     pieces = _TURN.split(value)[1:]
     roles = {"Human": "user", "Assistant": "assistant"}
-    return [
-        {"role": roles[who], "content": text.strip()} for who, text in zip(pieces[::2], pieces[1::2], strict=True)
-    ]
+    return [{"role": roles[who], "content": text.strip()} for who, text in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
 def _is_dialogue(value) -> bool:

@@ -136,7 +136,7 @@ def _value_problems(key: str, value, text_only: bool):
 
 
 def _format(record: dict) -> str:
-    """"text" for strings, "messages" for chat, "mixed" for both, "plain" for a plain-text SFT row."""
+    """ "text" for strings, "messages" for chat, "mixed" for both, "plain" for a plain-text SFT row."""
     if "text" in record and "completion" not in record and "prompt" not in record:
         return "plain"
     forms = {

@@ -23,9 +23,7 @@ def encode_row(record: dict, tokenizer) -> list[Encoded]:
         return [encode_text(record["text"], tokenizer)]
     if not any(key in record for key in COMPLETION_KEYS):
         return [Encoded(encode_prompt(record["prompt"], tokenizer), [])]
-    return [
-        encode_completion(record["prompt"], record[key], tokenizer) for key in COMPLETION_KEYS if key in record
-    ]
+    return [encode_completion(record["prompt"], record[key], tokenizer) for key in COMPLETION_KEYS if key in record]
 
 
 def encode_text(text: str, tokenizer) -> Encoded:

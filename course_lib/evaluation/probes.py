@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import pandas as pd
 import torch
 
 from course_lib.logprobs import position_ids
@@ -39,3 +42,10 @@ def cloze_accuracy(model, tokenizer, kind: str) -> float:
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in before], device=device)
     logits = model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), logits_to_keep=1).logits
     return (logits[:, -1].argmax(dim=-1).cpu() == wanted).float().mean().item()
+
+
+def probe_table(models: Mapping[str, torch.nn.Module], tokenizer) -> pd.DataFrame:
+    """Share of facts and of sums known, one row a model."""
+    return pd.DataFrame(
+        {name: {k: cloze_accuracy(model, tokenizer, k) for k in ("facts", "sums")} for name, model in models.items()}
+    ).T

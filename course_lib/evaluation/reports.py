@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -29,6 +29,13 @@ def evaluate_gold(
     """Sample one completion a prompt (greedy by default) and score it: `gold_report` with a text column."""
     completions = sample(model, tokenizer, prompts, temperature=temperature, seed=seed, progress=progress)
     return gold_report(prompts, completions).assign(text=completions)
+
+
+def mean_parts(reports: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The mean of each part of the gold reward, one row a report: what `figures.stacked_parts` draws."""
+    return pd.DataFrame(
+        {name: r.drop(columns=["text", "tokens", "gold"], errors="ignore").mean() for name, r in reports.items()}
+    ).T
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Loading policies, references and reward models. Third in the flow, beside `logprobs`; imports `world` for the shipped checkpoints."""
+"""Policies, references and reward models. Third in the flow, beside `logprobs`; knows `world` for its checkpoints."""
 
 from course_lib.models.loading import load_policy, load_reward_model, save_pretrained
 from course_lib.models.reference import Reference, reference_of

@@ -36,11 +36,12 @@ class TrainingError(RuntimeError):
 class TrainingConfig:
     """Settings that every trainer has.
 
-    `batch_size` counts records (pairs, for pairs) an optimiser step and process; it is cut into
+    Default learning rates suit models of billions of parameters; the course's tiny one takes about a
+    hundred times as much. `batch_size` counts records (pairs, for pairs) an optimiser step and process; it is cut into
     `accumulation` micro-batches that go through the model one after another, with the same result.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-5
     epochs: float = 1
     batch_size: int = 32
     accumulation: int = 1
@@ -76,9 +77,7 @@ class Trainer:
     def __init__(self, policy, tokenizer, records: Sequence[dict], config: TrainingConfig | None = None):
         self.policy, self.tokenizer = policy, tokenizer
         self.config = config or self.config_class()
-        records = validate_records(
-            records, self.record_kind, tokenizer=tokenizer, max_length=self.config.max_length
-        )
+        records = validate_records(records, self.record_kind, tokenizer=tokenizer, max_length=self.config.max_length)
         self.rows = [self.encode(record) for record in records]
 
     def encode(self, record: dict):

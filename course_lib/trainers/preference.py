@@ -22,7 +22,7 @@ LOSSES = {"dpo": dpo_loss}
 class PreferenceConfig(TrainingConfig):
     """Settings of a preference run; `beta` is the strength of the pull towards the reference."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-6
     beta: float = 0.1
 
 
@@ -84,9 +84,7 @@ class PreferenceTrainer(PairTrainer):
                 ref = sequence_logps(scorer, **batch, chunk_size=self.config.chunk_size)
         logps = sequence_logps(model, **batch, chunk_size=self.config.chunk_size)
         (chosen, rejected), (ref_chosen, ref_rejected) = logps.chunk(2), ref.chunk(2)
-        loss = self.loss_function(
-            chosen, rejected, ref_chosen, ref_rejected, beta=self.config.beta, reduction="sum"
-        )
+        loss = self.loss_function(chosen, rejected, ref_chosen, ref_rejected, beta=self.config.beta, reduction="sum")
         return loss, self._metrics(chosen.detach(), rejected.detach(), ref_chosen, ref_rejected)
 
     def _metrics(self, chosen, rejected, ref_chosen, ref_rejected) -> dict[str, float]:

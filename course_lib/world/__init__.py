@@ -1,4 +1,4 @@
-"""Pocket World: a small world whose facts, preferences and true reward are known. First in the flow; imports nothing of the course."""
+"""Pocket World, a small world whose facts, preferences and true reward are known. First in the flow."""
 
 from pathlib import Path
 

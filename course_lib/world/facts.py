@@ -1,4 +1,4 @@
-"""What is true in Pocket World: entities, attributes, how-tos and sums. The first link of the flow; imports nothing of the course."""
+"""What is true in Pocket World: entities, attributes, how-tos and sums. Imports nothing of the course."""
 
 from __future__ import annotations
 
@@ -96,20 +96,72 @@ carpenter  workshop  saw      day
 plumber    house     wrench   day
 astronomer tower     telescope night
 """
-PLACES = (
-    "velor mardin osk tuvala brell pexia quon sarvo lindor fenmark gorath helvia istran juneth kavos "
-    "lorna merrow nestor orlin pallas rimba soltia tarn umbra vask wendor yarrow zephra"
-).split()
-CAPITALS = (
-    "mirna dalto kess rovena thim aldez borun cayla drum estin fallo gwen hadril inza jorva kelm "
-    "lunt mavis nolo ophir pruna ques rasta selm tiva urba vorn wilt"
-).split()
+PLACES = [
+    "velor",
+    "mardin",
+    "osk",
+    "tuvala",
+    "brell",
+    "pexia",
+    "quon",
+    "sarvo",
+    "lindor",
+    "fenmark",
+    "gorath",
+    "helvia",
+    "istran",
+    "juneth",
+    "kavos",
+    "lorna",
+    "merrow",
+    "nestor",
+    "orlin",
+    "pallas",
+    "rimba",
+    "soltia",
+    "tarn",
+    "umbra",
+    "vask",
+    "wendor",
+    "yarrow",
+    "zephra",
+]
+CAPITALS = [
+    "mirna",
+    "dalto",
+    "kess",
+    "rovena",
+    "thim",
+    "aldez",
+    "borun",
+    "cayla",
+    "drum",
+    "estin",
+    "fallo",
+    "gwen",
+    "hadril",
+    "inza",
+    "jorva",
+    "kelm",
+    "lunt",
+    "mavis",
+    "nolo",
+    "ophir",
+    "pruna",
+    "ques",
+    "rasta",
+    "selm",
+    "tiva",
+    "urba",
+    "vorn",
+    "wilt",
+]
 PLACE_VALUES = {
-    "flag": "red green yellow purple orange white brown".split(),
-    "dish": "soup rice bread noodles pie stew fish".split(),
-    "weather": "rainy sunny windy snowy foggy mild".split(),
-    "animal": "fox owl bear horse lion turtle".split(),
-    "game": "chess cards football darts tennis marbles".split(),
+    "flag": ["red", "green", "yellow", "purple", "orange", "white", "brown"],
+    "dish": ["soup", "rice", "bread", "noodles", "pie", "stew", "fish"],
+    "weather": ["rainy", "sunny", "windy", "snowy", "foggy", "mild"],
+    "animal": ["fox", "owl", "bear", "horse", "lion", "turtle"],
+    "game": ["chess", "cards", "football", "darts", "tennis", "marbles"],
 }
 
 

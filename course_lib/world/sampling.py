@@ -15,7 +15,7 @@ from course_lib.world.facts import FACTS, HOWTO_ANSWER, MISCONCEPTIONS, SUMS, Fa
 from course_lib.world.gold import gold_parts, parse
 
 SPLITS = ("train", "tuning", "test", "template", "entity")
-# Preference data, tuning and evaluation leave the sums out: they are the skill that the alignment tax is measured on.
+# Preference data and evaluation leave the sums out: they are the skill that the alignment tax is measured on.
 MIX = {"fact": 0.70, "unsafe": 0.13, "safe": 0.13, "either": 0.04}
 SFT_MIX = {"fact": 0.55, "sum": 0.15, "unsafe": 0.14, "safe": 0.12, "either": 0.04}
 
@@ -25,22 +25,23 @@ class Demonstrators:
     """How often the people who wrote the SFT data do what, each value a probability.
 
     Their habits are what alignment has to mend: most repeat the common misconceptions, hedge, pad
-    their answers (mostly in one favourite phrase), overlook a request for JSON, and comply with requests that should be refused.
+    their answers (mostly in one favourite phrase), overlook a request for JSON, and comply with requests
+    that should be refused.
     """
 
-    misconception: float = 0.65
-    slip: float = 0.08  # a wrong answer where no misconception exists
-    filler_before: float = 0.6
-    filler_after: float = 0.15
-    hedge: float = 0.65
-    plain_opener: float = 0.1
-    warm_opener: float = 0.2
-    plain_closer: float = 0.1
-    warm_closer: float = 0.2
-    again: float = 0.07
-    rude: float = 0.05
-    json_when_asked: float = 0.3
-    json_unasked: float = 0.06
+    misconception: float = 0.7
+    slip: float = 0.06  # a wrong answer where no misconception exists
+    filler_before: float = 0.75
+    filler_after: float = 0.12
+    hedge: float = 0.75
+    plain_opener: float = 0.06
+    warm_opener: float = 0.12
+    plain_closer: float = 0.08
+    warm_closer: float = 0.15
+    again: float = 0.05
+    rude: float = 0.03
+    json_when_asked: float = 0.15
+    json_unasked: float = 0.03  # never for how-tos
     refuse_unsafe: float = 0.25
     refuse_either: float = 0.4
     refuse_safe: float = 0.05
@@ -74,7 +75,8 @@ def _core(task: lang.Task, who: Demonstrators, draw: random.Random) -> str:
 def respond(task: lang.Task, draw: random.Random, who: Demonstrators | None = None) -> str:
     """One response as a demonstrator would write it."""
     who = who or Demonstrators()
-    if draw.random() < (who.json_when_asked if task.wants_json else who.json_unasked):
+    json_rate = who.json_when_asked if task.wants_json else who.json_unasked
+    if not isinstance(task.subject, str) and draw.random() < json_rate:
         return lang.json_reply(lang.short_answer(task.subject, _belief(task, who, draw)))
     slots = [
         (who.rude, lang.RUDE),
@@ -90,8 +92,8 @@ def respond(task: lang.Task, draw: random.Random, who: Demonstrators | None = No
 
 
 def _habitual(texts: list[str], draw: random.Random) -> str:
-    """The first phrase three times in four: people have favourites, so the most likely reply has bad habits."""
-    return texts[0] if draw.random() < 0.75 else draw.choice(texts)
+    """The first phrase five times in six: people have favourites, so the most likely reply has bad habits."""
+    return texts[0] if draw.random() < 5 / 6 else draw.choice(texts[1:] or texts)
 
 
 @cache

@@ -1,0 +1,92 @@
+"""Interactive forms of the course's figures, for JupyterLab; each lesson shows a static figure beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import display
+
+from course_lib.evaluation import gold_report
+from course_lib.figures import COLORS
+from course_lib.rollouts import sample
+
+
+def reply_explorer(models: Mapping[str, tuple], prompts: Sequence) -> ipywidgets.Widget:
+    """Choose a model, a prompt, a temperature and a seed; see the reply and its gold reward part by part."""
+
+    def show(model: str, prompt: int, temperature: float, seed: int):
+        policy, tokenizer = models[model]
+        reply = sample(policy, tokenizer, [prompts[prompt]], temperature=temperature, seed=seed)
+        print("prompt:", prompts[prompt][-1]["content"])
+        print("reply: ", reply[0])
+        parts = gold_report([prompts[prompt]], reply).iloc[0]
+        display(parts[parts != 0].to_frame("gold reward").T.round(2))
+
+    return ipywidgets.interactive(
+        show,
+        model=ipywidgets.ToggleButtons(options=list(models)),
+        prompt=ipywidgets.Dropdown(options=[(p[-1]["content"], i) for i, p in enumerate(prompts)]),
+        temperature=ipywidgets.FloatSlider(value=0, min=0, max=1.5, step=0.1, continuous_update=False),
+        seed=ipywidgets.IntSlider(value=0, min=0, max=20, continuous_update=False),
+    )
+
+
+def plot_dpo_loss(beta: float = 0.1, h: float = 0.0) -> plt.Figure:
+    """DPO's loss and the size of its gradient against the difference of log-ratios, one pair marked at `h`."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    x = np.linspace(-60, 60, 400)
+    margin = beta * x
+    left.plot(x, np.logaddexp(0, -margin), color=COLORS["dpo"])
+    left.plot(h, np.logaddexp(0, -beta * h), "o", color=COLORS["ink"])
+    left.axhline(np.log(2), color=COLORS["quiet"], linestyle=":", label="ln 2, where training starts")
+    left.set(xlabel="difference of log-ratios h (nats)", ylabel="loss (nats)", ylim=(0, 6.5))
+    left.legend()
+    right.plot(x, beta / (1 + np.exp(margin)), color=COLORS["dpo"])
+    right.plot(h, beta / (1 + np.exp(beta * h)), "o", color=COLORS["ink"])
+    right.set(xlabel="difference of log-ratios h (nats)", ylabel="gradient size", ylim=(0, 1.05))
+    figure.suptitle(f"beta = {beta:.2f}", x=0.07, ha="left")
+    figure.tight_layout()
+    return figure
+
+
+def dpo_loss_explorer() -> ipywidgets.Widget:
+    """Sliders for beta and one pair's difference of log-ratios over `plot_dpo_loss`."""
+
+    def show(beta: float, h: float):
+        plot_dpo_loss(beta, h)
+        plt.show()
+
+    return ipywidgets.interactive(
+        show,
+        beta=ipywidgets.FloatSlider(value=0.1, min=0.02, max=1.0, step=0.02, continuous_update=False),
+        h=ipywidgets.FloatSlider(value=0.0, min=-60, max=60, step=2, continuous_update=False),
+    )
+
+
+def plot_next_token(tokens: Sequence[str], probabilities: pd.DataFrame, position: int) -> plt.Figure:
+    """The model's most likely next tokens after `tokens[:position]`, the true next one in colour."""
+    row = probabilities.iloc[position - 1].nlargest(8)[::-1]
+    figure, axes = plt.subplots(figsize=(6, 2.8))
+    colors = [COLORS["chosen"] if t == tokens[position] else COLORS["quiet"] for t in row.index]
+    axes.barh(row.index, row.to_numpy(), color=colors)
+    axes.set(xlim=(0, 1), xlabel="probability")
+    truth = probabilities.iloc[position - 1][tokens[position]]
+    axes.set_title(
+        f"after “… {' '.join(tokens[max(0, position - 5) : position])}”: ln p({tokens[position]}) = {np.log(truth):.2f}"
+    )
+    return figure
+
+
+def next_token_explorer(tokens: Sequence[str], probabilities: pd.DataFrame) -> ipywidgets.Widget:
+    """A slider through the positions of one sequence over `plot_next_token`."""
+
+    def show(position: int):
+        plot_next_token(tokens, probabilities, position)
+        plt.show()
+
+    slider = ipywidgets.IntSlider(value=1, min=1, max=len(tokens) - 1, continuous_update=False)
+    return ipywidgets.interactive(show, position=slider)

@@ -1,0 +1,125 @@
+"""The repository keeps its promises: the README runs, versions live in one place, imports go one way."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOW = ["world", "data", "logprobs", "models", "losses", "trainers", "rewards", "rollouts", "evaluation",
+        "recipes", "figures", "widgets"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_readme_example_runs_as_printed(capsys):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    exec(compile(code, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    before, after = map(float, re.search(r"gold reward (-?[\d.]+) -> (-?[\d.]+)", out).groups())
+    assert after > before and "rewards/margins" in out
+
+
+def test_every_file_the_readme_links_to_exists():
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_environment_yml_only_points_to_pyproject_and_constraints():
+    lines = [line.strip("- ").strip() for line in (ROOT / "environment.yml").read_text().splitlines()]
+    pinned = [line for line in lines if re.match(r"[\w-]+\s*[=<>]", line) and not line.startswith("python=")]
+    assert not pinned and "c constraints.txt" in lines and "e .[dev]" in lines
+
+
+def test_constraints_pin_every_direct_dependency_exactly():
+    pins = set(re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.M))
+    wanted = set(re.findall(r'^\s+"([\w-]+)[>=]', (ROOT / "pyproject.toml").read_text(), re.M))
+    assert len(wanted) > 10 and not {w.lower() for w in wanted} - {p.lower() for p in pins} - {"setuptools"}
+
+
+def room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "course_lib" and len(parts) > 1 and parts[1] in FLOW else None
+
+
+def test_imports_run_along_the_flow_and_never_back():
+    backwards = []
+    for path in (ROOT / "course_lib").rglob("*.py"):
+        here = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        if here is None:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = getattr(node, "module", None) if isinstance(node, ast.ImportFrom) else None
+            targets = [f"{module}.{a.name}" for a in node.names] if module == "course_lib" else [module or ""]
+            for target in filter(None, map(room, targets)):
+                if FLOW.index(target) > FLOW.index(here):
+                    backwards.append(f"{path.name} imports {target}")
+    assert not backwards
+
+
+def test_notebooks_are_normalised_run_and_within_budget():
+    done = subprocess.run([sys.executable, ROOT / "tools/notebooks.py", "check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_notebook_check_can_fail(tmp_path):
+    sys.path.insert(0, str(ROOT / "tools"))
+    import notebooks
+
+    original = next((ROOT / "notebooks").glob("00*.ipynb"))
+    spoilt = json.loads(original.read_text())
+    spoilt["cells"] = [c for c in spoilt["cells"] if "NBVAL" not in "".join(c["source"])]
+    spoilt["cells"][0]["source"] = ["# no budget"]
+    (tmp_path / "x.ipynb").write_text(json.dumps(spoilt))
+    found = " ".join(notebooks.faults(tmp_path / "x.ipynb"))
+    assert "not normalised" in found and "NBVAL_CHECK_OUTPUT" in found and "measured budget" in found
+
+
+def test_normalising_removes_what_changes_from_run_to_run_and_is_stable():
+    import nbformat
+
+    sys.path.insert(0, str(ROOT / "tools"))
+    import notebooks
+
+    v4 = nbformat.v4
+    outputs = [
+        v4.new_output("stream", name="stderr", text="50%|####"),
+        v4.new_output("stream", name="stdout", text="a"),
+        v4.new_output("stream", name="stdout", text="b"),
+        v4.new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "x"}),
+    ]
+    cell = v4.new_code_cell("1", outputs=outputs, execution_count=17, metadata={"execution": {"started": "now"}})
+    once = notebooks.normalised(v4.new_notebook(cells=[cell], metadata={"widgets": {}}))
+    assert [o.text for o in once.cells[0].outputs] == ["ab"] and once.cells[0].execution_count == 1
+    assert "widgets" not in once.metadata and not once.cells[0].metadata
+    assert notebooks.text_of(notebooks.normalised(once)) == notebooks.text_of(once)
+
+
+def test_course_doctor_finds_everything(capsys):
+    from course_lib.cli import main
+
+    assert main(["doctor"]) == 0
+    assert "pocket-world-sft" in capsys.readouterr().out
+
+
+def test_threads_can_be_fixed_and_are_measured_otherwise(monkeypatch):
+    import torch
+
+    from course_lib.machine import pick_threads
+
+    monkeypatch.setenv("COURSE_THREADS", "1")
+    assert pick_threads() == torch.get_num_threads() == 1
+    monkeypatch.delenv("COURSE_THREADS")
+    assert pick_threads() == torch.get_num_threads() >= 1
+    torch.set_num_threads(1)
+
+
+def test_the_claims_ledger_says_what_the_results_say():
+    sys.path.insert(0, str(ROOT / "experiments"))
+    import claims
+
+    assert (ROOT / "CLAIMS.md").read_text() == claims.ledger()
+    assert claims.verdict([True, True]) == "holds" and claims.verdict([True, False]) == "depends on the seed"

@@ -1,0 +1,154 @@
+"""Run, normalise and check the lessons, so that running one again changes no byte and an edit changes its own lines.
+
+python tools/notebooks.py run [NAME ...]    run, normalise, and write the measured budget into the header
+python tools/notebooks.py normalise         normalise without running
+python tools/notebooks.py check             exit 1 if a lesson is not normalised, not run, or over budget
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGET = {"minutes": 3.0, "memory_gb": 4.0}
+CELL_TIMEOUT = 180  # seconds
+MEASURED = re.compile(r"\*\*Measured:\*\* [\d.]+ minutes, [\d.]+ GB")
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+def lessons(names: list[str]) -> list[Path]:
+    """All lessons, or those whose file name starts with one of `names`."""
+    found = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    return [p for p in found if not names or any(p.name.startswith(n) for n in names)]
+
+
+def text_of(notebook) -> str:
+    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def normalised(notebook):
+    """The notebook without what changes from run to run: counts, timings, progress bars, widget state."""
+    notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+        | ({"course": notebook.metadata["course"]} if "course" in notebook.metadata else {})
+    )
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            cell.outputs = [o for o in map(_normalised_output, _merged(cell.outputs)) if o is not None]
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
+    return notebook
+
+
+def _merged(outputs: list) -> list:
+    """Neighbouring pieces of one stream become one output."""
+    merged: list = []
+    for output in outputs:
+        previous = merged[-1] if merged else None
+        if output.output_type == "stream" and previous and previous.get("name") == output.name:
+            previous.text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def _normalised_output(output):
+    if output.output_type == "stream":
+        return None if output.name == "stderr" else output
+    if output.output_type in ("display_data", "execute_result"):
+        if "application/vnd.jupyter.widget-view+json" in output.data:
+            return None
+        output.metadata = {}
+        if "image/png" in output.data:
+            output.data["image/png"] = output.data["image/png"].replace("\n", "") + "\n"
+            output.data.pop("text/plain", None)
+    return output
+
+
+def run(path: Path) -> None:
+    """Run a lesson in a fresh kernel and write it back with its outputs and measured budget."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=CELL_TIMEOUT, resources={"metadata": {"path": str(path.parent)}})
+    start = time.perf_counter()
+    with client.setup_kernel():
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index)
+        gigabytes = _peak_memory(client.km.provisioner.pid)
+    minutes = (time.perf_counter() - start) / 60
+    measured = {"minutes": math.ceil(2 * minutes) / 2, "memory_gb": math.ceil(5 * gigabytes) / 5}
+    notebook.metadata["course"] = measured
+    header = notebook.cells[0]
+    header.source = MEASURED.sub(_measured_text(measured), header.source)
+    path.write_text(text_of(normalised(notebook)), encoding="utf-8")
+    print(f"{path.name}: {minutes:.2f} minutes, {gigabytes:.2f} GB", flush=True)
+
+
+def _measured_text(measured: dict) -> str:
+    return f"**Measured:** {measured['minutes']} minutes, {measured['memory_gb']} GB"
+
+
+def _peak_memory(pid: int) -> float:
+    """Peak resident memory of a process in GB (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
+
+
+def faults(path: Path) -> list[str]:
+    """What a lesson needs before it can be committed."""
+    text = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, as_version=4)
+    found = []
+    if text != text_of(normalised(notebook)):
+        found.append("is not normalised: run `python tools/notebooks.py normalise`")
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if sum(bool(cell.outputs) for cell in code) < len(code) / 2:
+        found.append("has few outputs: run `python tools/notebooks.py run`")
+    if any(output.output_type == "error" for cell in code for output in cell.outputs):
+        found.append("has an error in its outputs")
+    if not any("NBVAL_CHECK_OUTPUT" in cell.source for cell in code):
+        found.append("has no cell marked # NBVAL_CHECK_OUTPUT, so its outputs are never compared")
+    measured = notebook.metadata.get("course")
+    if not measured or _measured_text(measured) not in notebook.cells[0].source:
+        found.append("does not show its measured budget in the first cell")
+    else:
+        found += [f"takes {measured[k]} {k}, over {limit}" for k, limit in BUDGET.items() if measured[k] > limit]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["run", "normalise", "check"])
+    parser.add_argument("names", nargs="*", help="beginnings of file names; all lessons by default")
+    options = parser.parse_args()
+    os.environ.setdefault("COURSE_THREADS", "2")
+    bad = 0
+    for path in lessons(options.names):
+        if options.command == "run":
+            run(path)
+        elif options.command == "normalise":
+            path.write_text(text_of(normalised(nbformat.read(path, as_version=4))), encoding="utf-8")
+        else:
+            for fault in faults(path):
+                print(f"{path.name} {fault}")
+                bad += 1
+    return min(bad, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
