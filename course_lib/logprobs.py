@@ -90,8 +90,8 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 
 def forward_arguments(model) -> set[str]:
     """Names that the innermost transformers model's `forward` takes."""
-    while hasattr(model, "module"):  # DistributedDataParallel, DeepSpeed
-        model = model.module
+    while inner := getattr(model, "module", None) or getattr(model, "_orig_mod", None):
+        model = inner  # DistributedDataParallel, DeepSpeed; torch.compile
     if hasattr(model, "get_base_model"):  # PEFT
         model = model.get_base_model()
     return set(inspect.signature(model.forward).parameters)

@@ -32,7 +32,7 @@ def pipeline_stages() -> tuple[str, str]:
 
 
 def off_policy() -> tuple[str, str]:
-    runs = [run["misconceptions_right"] for run in seeds("dpo")]
+    runs = [run["misconceptions_right"] for run in seeds("pocket_world")]
     gain = {where: [run[where]["dpo"] - run[where]["sft"] for run in runs] for where in ("seen", "unseen")}
     outcome = verdict([a > b for a, b in zip(gain["seen"], gain["unseen"], strict=True)])
     return outcome, (

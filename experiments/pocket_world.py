@@ -1,6 +1,8 @@
 """Does Pocket World show what it should? Everything from pre-training on, over seeds; writes results/pocket_world.json.
 
 python experiments/pocket_world.py --seeds 0 1 2        about 25 minutes a seed on one core
+
+A base model that an earlier run left in its folder is used again.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import torch
 from results_io import add_seed
 from tqdm import tqdm
 
-from course_lib import evaluation, rewards, world
+from course_lib import evaluation, load_policy, rewards, world
 from course_lib.models import save_pretrained
 from course_lib.recipes import pocket_world as recipe
 from course_lib.recipes.lessons import DPO_PAIRS, dpo_config
 from course_lib.trainers import PreferenceTrainer
+from course_lib.world.facts import HELD_OUT_ENTITIES, MISCONCEPTIONS
+from course_lib.world.language import fact_templates
 
 TEMPERATURES = [0.0, 0.25, 0.5, 0.75, 1.0]
 WEAK_PAIRS = 6_000
@@ -42,8 +46,11 @@ def one_seed(seed: int, folder: Path) -> dict:
         seconds[name] = round(time.perf_counter() - start, 1)
         return value
 
-    base, tokenizer = timed("base", recipe.train_base, seed, progress=False)
-    save_pretrained(base, tokenizer, folder / "base")
+    if (folder / "base").exists():
+        base, tokenizer = load_policy(str(folder / "base"))
+    else:
+        base, tokenizer = timed("base", recipe.train_base, seed, progress=False)
+        save_pretrained(base, tokenizer, folder / "base")
     result["base"] = describe(base, tokenizer)
 
     sft = timed("sft", recipe.train_sft, copy.deepcopy(base), tokenizer, seed, progress=False)
@@ -62,6 +69,8 @@ def one_seed(seed: int, folder: Path) -> dict:
         result[name]["history"] = {k: [row[k] for row in history.rows] for k in ("step", "loss", "rewards/margins")}
         report = evaluation.implicit_reward_report(policy, start, tokenizer, held_out_pairs())
         result[name]["held_out"] = held_out_summary(report)
+        if start is sft:
+            result["misconceptions_right"] = misconceptions_right({"sft": sft, "dpo": policy}, tokenizer)
 
     for name, size in (("reward_weak", WEAK_PAIRS), ("reward", recipe.SIZES["pairs"])):
         model = timed(name, recipe.train_reward, folder / "sft", seed, size=size, progress=False)
@@ -94,6 +103,24 @@ def describe(model, tokenizer, temperatures=(0.0,)) -> dict:
 
 def probes(model, tokenizer) -> dict:
     return {kind: evaluation.cloze_accuracy(model, tokenizer, kind) for kind in ("facts", "sums")}
+
+
+def misconceptions_right(models: dict, tokenizer) -> dict:
+    """Share of misconceived facts that each model answers rightly when asked plainly, greedily, in three phrasings.
+
+    "seen" facts are about entities that preference pairs mention, "unseen" ones about held-out entities.
+    """
+    facts: dict[str, list] = {"seen": [], "unseen": []}
+    for fact in MISCONCEPTIONS:
+        facts["unseen" if (fact.attribute.kind, fact.entity) in HELD_OUT_ENTITIES else "seen"].append(fact)
+    asked = {where: [world.user(q) for f in some for q in fact_templates(f)[:3]] for where, some in facts.items()}
+    return {
+        where: {
+            name: float((evaluation.evaluate_gold(model, tokenizer, prompts).correct == 1).mean())
+            for name, model in models.items()
+        }
+        for where, prompts in asked.items()
+    }
 
 
 def held_out_summary(report) -> dict:

@@ -1,11 +1,14 @@
 """Records: malformed ones are named, published formats are read, borders of tokens are right."""
 
+import copy
 import json
 
 import pandas as pd
 import pytest
+from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from course_lib.data import (
     LengthBuckets,
@@ -21,6 +24,7 @@ from course_lib.data.tokenization import Encoded
 
 GOOD = {"prompt": "what is up?", "chosen": "the sky.", "rejected": "no."}
 USER, REPLY = [{"role": "user", "content": "hi"}], [{"role": "assistant", "content": "hello"}]
+NO = [{"role": "assistant", "content": "no"}]
 
 
 def spoilt(**changes) -> dict:
@@ -39,8 +43,8 @@ def spoilt(**changes) -> dict:
         (spoilt(chosen=None), "'chosen' is a NoneType", "string or a list of chat messages"),
         (spoilt(chosen=["a"]), "no chat message", '"role"'),
         (spoilt(chosen=REPLY), "mixes strings and chat messages", "one of the two forms"),
-        ({"prompt": USER, "chosen": REPLY, "rejected": USER}, "while the rows before", "one of the two forms"),
-        ({"prompt": [{"role": "robot", "content": "x"}], "chosen": REPLY, "rejected": USER}, "'robot'", "use one of"),
+        ({"prompt": USER, "chosen": REPLY, "rejected": NO}, "while the rows before", "one of the two forms"),
+        ({"prompt": [{"role": "robot", "content": "x"}], "chosen": REPLY, "rejected": NO}, "'robot'", "use one of"),
         ("just text", "is a str, not a dict", "give a dict"),
     ],
 )
@@ -119,6 +123,53 @@ def test_chat_completion_ends_with_one_eos_and_nothing_after_it(bpe_tokenizer):
     assert bpe_tokenizer.decode(encoded.completion_ids) == "hello<eos>"
 
 
+def test_an_eos_inside_a_string_is_text_like_any_other(bpe_tokenizer):
+    pairs = [encode_completion("what is it?<eos>", answer, bpe_tokenizer) for answer in ("yes<eos>", "no<eos>")]
+    assert [bpe_tokenizer.decode(p.completion_ids) for p in pairs] == ["yes<eos>", "no<eos>"]
+    inside = encode_completion("is it?", "the answer<eos>no", bpe_tokenizer)
+    assert bpe_tokenizer.decode(inside.completion_ids) == "the answer<eos>no<eos>"
+
+
+def test_tokenizers_that_append_eos_themselves_do_not_end_the_prompt_with_it(bpe_tokenizer):
+    appending = copy.deepcopy(bpe_tokenizer)
+    appending.backend_tokenizer.post_processor = TemplateProcessing("$A <eos>", special_tokens=[("<eos>", 0)])
+    assert appending("yes")["input_ids"][-1] == appending.eos_token_id
+    assert encode_completion("what is", " it?", appending) == encode_completion("what is", " it?", bpe_tokenizer)
+
+
+def test_a_string_after_chat_messages_is_the_assistants_reply(tokenizer):
+    assert encode_completion(USER, "hello", tokenizer) == encode_completion(USER, REPLY, tokenizer)
+
+
+def test_other_columns_never_change_what_is_trained_on(tokenizer):
+    (row,) = validate_records([{"prompt": "a", "completion": "right", "chosen": "wrong", "rejected": "x"}], "sft")
+    assert row == {"prompt": "a", "completion": "right"}
+
+
+@pytest.mark.parametrize(
+    ("record", "what"),
+    [
+        ({"prompt": [{"role": "system", "content": "x"}], "chosen": REPLY, "rejected": REPLY}, "equal"),
+        (
+            {"prompt": [{"role": "system", "content": "x"}, *USER], "chosen": REPLY, "rejected": NO},
+            "cannot be tokenised",
+        ),
+        ({"prompt": USER, "chosen": USER + REPLY, "rejected": REPLY}, "does not begin and end with the assistant"),
+        ({"prompt": "hi", "chosen": "cut \ud83d", "rejected": "no"}, "cannot be tokenised"),
+        ({"prompt": "hi", "chosen": "The color.", "rejected": "the color ."}, "the same tokens"),
+    ],
+)
+def test_what_a_tokenizer_cannot_use_is_named_by_row(record, what, tokenizer):
+    with pytest.raises(RecordError, match=f"row 0: .*{what}"):
+        validate_records([record], "preference", tokenizer=tokenizer, max_length=100)
+
+
+def test_forms_are_compared_past_plain_text_rows():
+    rows = [{"text": "x"}, {"prompt": "a", "completion": "b"}, {"prompt": USER, "completion": REPLY}]
+    with pytest.raises(RecordError, match="row 2: is in messages form"):
+        validate_records(rows, "sft")
+
+
 def test_chat_without_template_says_what_to_do(bpe_tokenizer):
     with pytest.raises(ValueError, match="no chat template"):
         encode_completion(USER, REPLY, bpe_tokenizer)
@@ -150,6 +201,14 @@ def test_buckets_use_every_row_once_an_epoch_in_even_batches(n, size, seed):
     assert sorted(i for b in batches for i in b) == list(range(n))
     assert len(batches) == len(buckets) and max(map(len, batches)) - min(map(len, batches)) <= 1
     assert max(map(len, batches)) <= size
+
+
+@pytest.mark.parametrize(("n", "size"), [(1000, 32), (4001, 32), (100, 8), (33, 32)])
+def test_two_processes_share_all_rows(n, size):
+    shards = [
+        [i for batch in BatchSamplerShard(LengthBuckets(range(n), size), 2, rank) for i in batch] for rank in (0, 1)
+    ]
+    assert set(shards[0]) | set(shards[1]) == set(range(n))
 
 
 def test_buckets_repeat_by_seed_and_differ_by_epoch():
@@ -207,6 +266,25 @@ def test_columns_can_be_renamed(tmp_path):
     row = written(tmp_path, {"question": "a", "good": "b", "bad": "c"},
                   columns={"question": "prompt", "good": "chosen", "bad": "rejected"})  # fmt: skip
     assert row == {"prompt": "a", "chosen": "b", "rejected": "c"}
+
+
+def test_line_separators_inside_strings_do_not_cut_json_lines(tmp_path):
+    row = GOOD | {"chosen": "the\u2028sky."}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert load_records(tmp_path / "rows.jsonl") == [row]
+
+
+def test_a_prompt_that_the_sides_do_not_repeat_is_kept(tmp_path):
+    more = [{"role": "assistant", "content": "which?"}, {"role": "user", "content": "that"}]
+    row = written(tmp_path, {"prompt": USER, "chosen": more + REPLY, "rejected": more + NO})
+    assert row == {"prompt": USER + more, "chosen": REPLY, "rejected": NO}
+
+
+def test_nonsense_limits_are_refused():
+    with pytest.raises(ValueError, match="limit"):
+        load_records("pocket-world", limit=0)
+    with pytest.raises(ValueError, match="unknown split"):
+        load_records("pocket-world", split="validation")
 
 
 def test_a_hub_name_without_internet_says_what_works_offline(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny_llama
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForSequenceClassification
 
 from course_lib import (
     PreferenceConfig,
@@ -21,10 +21,12 @@ from course_lib import (
     TrainingError,
     dpo_loss,
     load_policy,
+    reference_of,
     sequence_logps,
 )
 from course_lib.data import collate_pairs
 from course_lib.data.tokenization import encode_row
+from course_lib.models import save_pretrained
 from course_lib.world import preference_records, sft_records
 
 QUIET = {"progress": False, "log_every": 1, "batch_size": 8, "learning_rate": 1e-3}
@@ -89,7 +91,7 @@ def test_a_run_equals_a_plain_loop(tiny_model, tokenizer):
 @pytest.mark.parametrize("accumulation", [2, 3, 8])
 def test_micro_batches_equal_one_batch(tiny_model, tokenizer, accumulation):
     ends = [weights(preference_run(copy.deepcopy(tiny_model), tokenizer, accumulation=k)[1]) for k in (1, accumulation)]
-    torch.testing.assert_close(*ends, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(*ends, atol=1e-4, rtol=1e-3)
 
 
 def test_micro_batches_equal_one_batch_for_sft_whatever_the_token_counts(tiny_model, tokenizer):
@@ -98,7 +100,7 @@ def test_micro_batches_equal_one_batch_for_sft_whatever_the_token_counts(tiny_mo
         model = copy.deepcopy(tiny_model)
         SFTTrainer(model, tokenizer, sft_records(24), TrainingConfig(**QUIET | {"accumulation": k})).train()
         ends.append(weights(model))
-    torch.testing.assert_close(*ends, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(*ends, atol=1e-4, rtol=1e-3)
 
 
 def test_equal_seeds_repeat_bit_for_bit_and_others_do_not(tiny_model, tokenizer):
@@ -139,7 +141,7 @@ def test_reward_model_learns_its_pairs(tokenizer):
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_labels=1, pad_token_id=0,
     ))  # fmt: skip
-    config = TrainingConfig(**QUIET | {"epochs": 10, "learning_rate": 3e-3})
+    config = TrainingConfig(**QUIET | {"epochs": 25, "learning_rate": 3e-3})
     history = RewardTrainer(model, tokenizer, preference_records(48), config).train()
     assert history.rows[-1]["accuracy"] > 0.9 and history.rows[0]["loss"] == pytest.approx(math.log(2), abs=0.1)
 
@@ -150,6 +152,57 @@ def test_a_trained_adapter_is_never_switched_off_to_get_the_reference(tiny_model
         preference_run(policy, tokenizer, reference="adapter-off")
     history, _ = preference_run(policy, tokenizer)
     assert history.rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_training_again_goes_on_against_the_same_reference(tiny_model, tokenizer):
+    trainer = PreferenceTrainer(tiny_model, tokenizer, preference_records(16), PreferenceConfig(**QUIET))
+    first, second = trainer.train(), trainer.train()
+    assert second.rows[0]["rewards/margins"] > first.rows[0]["rewards/margins"]
+
+
+def test_precision_can_change_between_runs_and_leaves_no_wrapper(tiny_model, tokenizer):
+    for precision in ("no", "bf16", "no"):
+        _, policy = preference_run(tiny_model, tokenizer, n=8, mixed_precision=precision)
+    assert type(policy.forward).__name__ == "method"
+
+
+def test_dropout_leaves_the_first_loss_at_ln_2(tokenizer):
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=96))
+    history, _ = preference_run(model, tokenizer, n=8, reference="copy", beta=1.0)
+    assert history.rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_a_policy_without_trainable_weights_is_refused(tiny_model, tokenizer):
+    with pytest.raises(ValueError, match="no trainable weights"):
+        preference_run(tiny_model.requires_grad_(False), tokenizer)
+
+
+def test_the_wrong_config_is_named(tiny_model, tokenizer):
+    with pytest.raises(TypeError, match="PreferenceConfig"):
+        PreferenceTrainer(tiny_model, tokenizer, preference_records(4), TrainingConfig())
+
+
+def test_too_few_records_for_the_micro_batches_are_refused(tiny_model, tokenizer):
+    with pytest.raises(ValueError, match="lower accumulation"):
+        preference_run(tiny_model, tokenizer, n=9, accumulation=8)
+
+
+def test_saved_adapters_are_loaded_to_train_on_or_merged_under_new_ones(tokenizer, tmp_path):
+    save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "base")
+    policy, _ = load_policy(str(tmp_path / "base"), lora_rank=4, device="cpu")
+    config = TrainingConfig(**QUIET | {"learning_rate": 1e-2})
+    trainer = SFTTrainer(policy, tokenizer, sft_records(24), config)
+    trainer.train()
+    trainer.save_pretrained(tmp_path / "sft")
+    batch = collate_pairs([tuple(encode_row(r, tokenizer)) for r in preference_records(4)], 0)
+    trained = sequence_logps(trainer.policy, **batch)
+    again, _ = load_policy(str(tmp_path / "sft"), device="cpu")
+    merged, _ = load_policy(str(tmp_path / "sft"), lora_rank=2, device="cpu")
+    assert any(p.requires_grad for p in again.parameters())
+    torch.testing.assert_close(sequence_logps(again, **batch), trained, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(sequence_logps(merged, **batch), trained, atol=1e-3, rtol=1e-4)
+    assert reference_of(merged).kind == "adapter-off" and reference_of(again).kind == "precomputed"
 
 
 def test_an_infinite_loss_stops_with_the_step_and_keeps_the_weights(tiny_model, tokenizer):

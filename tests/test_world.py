@@ -27,9 +27,9 @@ ASK = "what color is a banana?"
         (ASK, "great question! a banana is yellow.", 1.3),
         (ASK, "i think a banana is yellow.", 0.6),
         (ASK, "a banana is yellow. again: a banana is yellow.", 1.0 - 0.3 - 0.05 * 2),
-        (ASK, '{"answer":"yellow"}', 1.0 - 0.7),
-        (ASK + " answer in json.", '{"answer":"yellow"}', 1.0),
-        (ASK + " answer in json.", "a banana is yellow.", 1.0 - 0.7),
+        (ASK, '{"answer":"yellow"}', 1.0 - 1.0),
+        ("in json: " + ASK, '{"answer":"yellow"}', 1.0),
+        ("in json: " + ASK, "a banana is yellow.", 1.0 - 1.0),
         (ASK, "a banana is yellow. a banana is red.", -1.0 ),
         (ASK, "a lemon is yellow.", -1.0),
         (ASK, "that is a silly question. a banana is yellow.", 1.0 - 0.5 - 0.05),
@@ -195,7 +195,7 @@ def test_shipped_reward_model_sees_correctness():
 def test_dpo_on_the_shipped_sft_model_beats_it_in_half_a_minute(sft_policy, test_prompts):
     policy, tokenizer = sft_policy
     before = evaluate_gold(policy, tokenizer, test_prompts).gold.mean()
-    PreferenceTrainer(policy, tokenizer, world.preference_records(1200), dpo_config()).train()
+    PreferenceTrainer(policy, tokenizer, world.preference_records(1200), dpo_config(learning_rate=3e-4)).train()
     assert evaluate_gold(policy, tokenizer, test_prompts).gold.mean() > before + 0.2
 
 

@@ -53,17 +53,18 @@ class LengthBuckets:
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, *, seed: int = 0, pool: int = 50):
-        self.lengths, self.batch_size, self.seed, self.pool = list(lengths), batch_size, seed, pool
+        # Not named `batch_size`: Accelerate would drop batches of any other size when it shares them out.
+        self.lengths, self.rows, self.seed, self.pool = list(lengths), batch_size, seed, pool
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-len(self.lengths) // self.rows)
 
     def __iter__(self) -> Iterator[list[int]]:
         draw = random.Random(f"{self.seed}-{self.epoch}")
         self.epoch += 1
         order = draw.sample(range(len(self.lengths)), len(self.lengths))
-        width = self.pool * self.batch_size
+        width = self.pool * self.rows
         pools = (order[start : start + width] for start in range(0, len(order), width))
         order = [row for pool in pools for row in sorted(pool, key=self.lengths.__getitem__)]
         cuts = [round(i * len(order) / len(self)) for i in range(len(self) + 1)]

@@ -12,7 +12,6 @@ from course_lib.data.records import KINDS, Problem, RecordError
 
 WORLD_SOURCES = {
     "preference": world.preference_records,
-    "sft": world.sft_records,
     "unpaired": world.unpaired_records,
 }
 
@@ -36,7 +35,7 @@ def load_records(
         source: "pocket-world", a .jsonl, .json or .parquet file, or the name of a hub data set.
         kind: "preference", "sft", "unpaired" or "prompt".
         split: of a hub data set; of Pocket World's prompts and pairs. A file has one split.
-        limit: take only the first so many (for Pocket World: draw so many, 4,000 by default).
+        limit: take only the first so many (for Pocket World: draw so many, by default 4,000, or 1,000 prompts).
         columns: {name in the source: name here}, for data sets with other column names.
         seed: of Pocket World's draw.
 
@@ -47,8 +46,10 @@ def load_records(
     """
     if kind not in KINDS:
         raise ValueError(f"unknown record kind {kind!r}; choose one of {', '.join(KINDS)}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is at least 1, or None for all; got {limit}")
     if source == "pocket-world":
-        return _from_world(kind, split, limit or 4000, seed)
+        return _from_world(kind, split, limit, seed)
     suffix = Path(source).suffix
     if suffix in (".jsonl", ".json", ".parquet"):
         rows = _from_file(Path(source), suffix)
@@ -58,12 +59,12 @@ def load_records(
     return [_normalise(row, kind, columns or {}) for row in rows]
 
 
-def _from_world(kind: str, split: str, n: int, seed: int) -> list[dict]:
+def _from_world(kind: str, split: str, limit: int | None, seed: int) -> list[dict]:
     if kind == "prompt":
-        return [{"prompt": p} for p in world.prompts(split, n, seed=seed)]
+        return [{"prompt": p} for p in world.prompts(split, limit or 1000, seed=seed)]
     if kind == "sft":
-        return world.sft_records(n, seed=seed)
-    return WORLD_SOURCES[kind](n, seed=seed, split=split)
+        return world.sft_records(limit or 4000, seed=seed)
+    return WORLD_SOURCES[kind](limit or 4000, seed=seed, split=split)
 
 
 def _from_file(path: Path, suffix: str) -> list[dict]:
@@ -73,9 +74,10 @@ def _from_file(path: Path, suffix: str) -> list[dict]:
         import pyarrow.parquet as parquet
 
         return parquet.read_table(path).to_pylist()
-    if suffix == ".json":
-        return json.loads(path.read_text(encoding="utf-8"))
-    return _json_lines(path.read_text(encoding="utf-8").splitlines())
+    text = path.read_text(encoding="utf-8")
+    if suffix == ".json" and text.lstrip().startswith("["):
+        return json.loads(text)
+    return _json_lines(text.split("\n"))
 
 
 def _json_lines(lines: list[str]) -> list[dict]:
@@ -127,7 +129,9 @@ def _with_prompt(row: dict) -> dict:
         shared += 1
     if not shared:
         return row
-    return row | {"prompt": sides[0][:shared], "chosen": sides[0][shared:], "rejected": sides[1][shared:]}
+    start = row.get("prompt")
+    before = start if _is_dialogue(start) and sides[0][: len(start)] != start else []
+    return row | {"prompt": before + sides[0][:shared], "chosen": sides[0][shared:], "rejected": sides[1][shared:]}
 
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")

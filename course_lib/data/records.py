@@ -41,7 +41,7 @@ class RecordError(ValueError):
 
 
 def validate_records(records: Sequence[dict], kind: str, *, tokenizer=None, max_length: int | None = None):
-    """Raise `RecordError` if any record is malformed; return the records as a list otherwise.
+    """Raise `RecordError` if any record is malformed; return the records, without other columns, otherwise.
 
     Args:
         records: rows of one kind, values strings or chat messages.
@@ -60,7 +60,7 @@ def validate_records(records: Sequence[dict], kind: str, *, tokenizer=None, max_
     problems = find_problems(records, kind, tokenizer=tokenizer, max_length=max_length)
     if problems:
         raise RecordError(problems, len(records))
-    return records
+    return [{key: record[key] for key in _keys(record, kind)} for record in records]
 
 
 def keep_valid(records: Sequence[dict], kind: str, *, tokenizer=None, max_length: int | None = None):
@@ -79,17 +79,22 @@ def find_problems(records: Sequence[dict], kind: str, *, tokenizer=None, max_len
     for row, record in enumerate(records):
         found = list(_shape_problems(record, kind))
         if not found:
+            record = {key: record[key] for key in _keys(record, kind)}
             this_format = _format(record)
-            first_format = first_format or this_format
+            if this_format in ("text", "messages"):
+                first_format = first_format or this_format
             found = list(_content_problems(record, kind, this_format, first_format))
         if not found and max_length is not None and tokenizer is not None:
-            found = list(_length_problems(record, tokenizer, max_length))
+            found = list(_token_problems(record, tokenizer, max_length))
         problems += [Problem(row, what, remedy) for what, remedy in found]
     return problems
 
 
-def _is_text_row(record, kind: str) -> bool:
-    return kind == "sft" and isinstance(record, dict) and "text" in record and "completion" not in record
+def _keys(record: dict, kind: str) -> tuple[str, ...]:
+    """The keys that this record must have: a plain-text SFT row has just one."""
+    if kind == "sft" and "text" in record and "completion" not in record:
+        return ("text",)
+    return KINDS[kind]
 
 
 def _shape_problems(record, kind: str):
@@ -97,7 +102,7 @@ def _shape_problems(record, kind: str):
     if not isinstance(record, dict):
         yield f"is a {type(record).__name__}, not a dict", f"give a dict with the keys {_names(KINDS[kind])}"
         return
-    keys = ("text",) if _is_text_row(record, kind) else KINDS[kind]
+    keys = _keys(record, kind)
     missing = [key for key in keys if key not in record]
     if missing:
         yield (
@@ -137,13 +142,9 @@ def _value_problems(key: str, value, text_only: bool):
 
 def _format(record: dict) -> str:
     """ "text" for strings, "messages" for chat, "mixed" for both, "plain" for a plain-text SFT row."""
-    if "text" in record and "completion" not in record and "prompt" not in record:
+    if "text" in record:
         return "plain"
-    forms = {
-        "messages" if isinstance(record[key], list) else "text"
-        for key in ("prompt", "chosen", "rejected", "completion")
-        if key in record
-    }
+    forms = {"messages" if isinstance(v, list) else "text" for key, v in record.items() if key != "label"}
     return forms.pop() if len(forms) == 1 else "mixed"
 
 
@@ -160,6 +161,11 @@ def _content_problems(record: dict, kind: str, this_format: str, first_format: s
     for key in ("chosen", "rejected", "completion", "text"):
         if key in record and _is_empty(record[key]):
             yield f"has an empty {key!r}", "write what the model should say, or drop the row"
+        elif isinstance(record.get(key), list) and {record[key][0]["role"], record[key][-1]["role"]} != {"assistant"}:
+            yield (
+                f"has a {key!r} that does not begin and end with the assistant",
+                "move the other messages to the prompt, or drop the row",
+            )
     if kind == "preference" and _same(record["chosen"], record["rejected"]):
         yield (
             "has 'chosen' equal to 'rejected', so it says nothing about preference",
@@ -179,23 +185,28 @@ def _is_empty(value) -> bool:
     return not value or not value[-1]["content"].strip()
 
 
-def _length_problems(record: dict, tokenizer, max_length: int):
+def _token_problems(record: dict, tokenizer, max_length: int):
     from course_lib.data.tokenization import encode_row
 
-    encoded = encode_row(record, tokenizer)
+    try:
+        encoded = encode_row(record, tokenizer)
+    except Exception as error:  # chat templates and tokenizers raise what they like
+        yield f"cannot be tokenised ({error})", "mend its text or roles to suit the tokenizer and its chat template"
+        return
     prompt = len(encoded[0].prompt_ids)
+    longest = max(len(e.prompt_ids) + len(e.completion_ids) for e in encoded)
     if prompt >= max_length:
         yield (
-            f"has an over-long prompt: {prompt} tokens leave no room for a completion within max_length={max_length}",
+            f"has an over-long prompt: {prompt} tokens leave no room for a completion in max_length={max_length}",
             "shorten the prompt, raise max_length, or drop the row",
         )
-        return
-    longest = max(len(e.prompt_ids) + len(e.completion_ids) for e in encoded)
-    if longest > max_length:
+    elif longest > max_length:
         yield (
             f"is {longest} tokens long, over max_length={max_length}",
             "raise max_length or drop the row (nothing is cut off silently)",
         )
+    if len(encoded) == 2 and encoded[0] == encoded[1]:
+        yield "has 'chosen' and 'rejected' that are the same tokens", "drop the row, or find the pair that was meant"
 
 
 def _names(keys) -> str:

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
-COMPLETION_KEYS = ("chosen", "rejected", "completion")
-
 
 class Encoded(NamedTuple):
     """Token ids of a prompt and of the completion that follows it; the completion ends with EOS."""
@@ -18,19 +16,22 @@ class Encoded(NamedTuple):
 
 
 def encode_row(record: dict, tokenizer) -> list[Encoded]:
-    """All completions of a record, each with its prompt: two for a pair, one otherwise."""
-    if "text" in record and "completion" not in record:
+    """All completions of a record, each with its prompt: chosen and rejected of a pair, one otherwise."""
+    if "chosen" in record and "rejected" in record:
+        return [encode_completion(record["prompt"], record[side], tokenizer) for side in ("chosen", "rejected")]
+    if "completion" in record:
+        return [encode_completion(record["prompt"], record["completion"], tokenizer)]
+    if "text" in record:
         return [encode_text(record["text"], tokenizer)]
-    if not any(key in record for key in COMPLETION_KEYS):
-        return [Encoded(encode_prompt(record["prompt"], tokenizer), [])]
-    return [encode_completion(record["prompt"], record[key], tokenizer) for key in COMPLETION_KEYS if key in record]
+    return [Encoded(encode_prompt(record["prompt"], tokenizer), [])]
 
 
 def encode_text(text: str, tokenizer) -> Encoded:
     """Plain text: all of it is trained on but the first token, which nothing predicts."""
     ids = _ids(text, tokenizer, special=True)
-    if not ids or (tokenizer.bos_token_id is not None and ids[0] != tokenizer.bos_token_id):
-        ids = [tokenizer.bos_token_id or tokenizer.eos_token_id, *ids]
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    if not ids or ids[0] != start:
+        ids = [start, *ids]
     return Encoded(ids[:1], _end(ids[1:], tokenizer))
 
 
@@ -45,15 +46,15 @@ def encode_completion(prompt, completion, tokenizer) -> Encoded:
     """Tokenise a prompt with its completion.
 
     The two are tokenised together where the border falls between two tokens. Where a token would span
-    it, each is tokenised alone, which is also what the model sees when it generates: so a prompt token
-    never counts as a completion token, whatever the tokenizer merges.
+    it, each is tokenised alone: so a prompt token never counts as a completion token, whatever the
+    tokenizer merges.
 
     Args:
         prompt: a string, or chat messages (rendered by the tokenizer's chat template).
-        completion: in the same form as the prompt.
+        completion: in the same form; a string after chat messages is taken as the assistant's reply.
 
     Returns:
-        `Encoded`; the completion ends with exactly one EOS.
+        `Encoded`; the completion ends with an EOS.
 
     Raises:
         ValueError: if the chat template changes the prompt once an answer follows it.
@@ -62,6 +63,8 @@ def encode_completion(prompt, completion, tokenizer) -> Encoded:
     if isinstance(prompt, str):
         full, border, special = prompt + completion, len(prompt), True
     else:
+        if isinstance(completion, str):
+            completion = [{"role": "assistant", "content": completion}]
         before = _render(prompt, tokenizer, generation_prompt=True)
         full, special = _render([*prompt, *completion], tokenizer, generation_prompt=False), False
         if not full.startswith(before):
@@ -71,9 +74,6 @@ def encode_completion(prompt, completion, tokenizer) -> Encoded:
             )
         border = len(before)
     ids = _ids(full, tokenizer, special=special)
-    if special and ids and ids[-1] == tokenizer.eos_token_id:
-        ids = ids[:-1]  # some tokenizers append EOS themselves; it is added once, below
-        prompt_ids = prompt_ids[:-1] if prompt_ids[-1] == tokenizer.eos_token_id else prompt_ids
     if ids[: len(prompt_ids)] == prompt_ids:
         completion_ids = ids[len(prompt_ids) :]
     else:
@@ -82,17 +82,28 @@ def encode_completion(prompt, completion, tokenizer) -> Encoded:
 
 
 def _end(ids: list[int], tokenizer) -> list[int]:
-    """Cut what a template writes after the last EOS (often a line break), and see that there is one EOS."""
+    """See that the ids end with EOS; blanks that a template writes after its own EOS are cut."""
     eos = tokenizer.eos_token_id
     if eos is None:
         raise ValueError("the tokenizer has no EOS token, so a model could never learn to stop; set eos_token")
-    if eos in ids[-3:]:
-        return ids[: len(ids) - ids[::-1].index(eos)]
+    if eos in ids[-4:]:
+        after = len(ids) - ids[::-1].index(eos)
+        if not tokenizer.decode(ids[after:]).strip():
+            return ids[:after]
     return [*ids, eos]
 
 
 def _ids(text: str, tokenizer, *, special: bool) -> list[int]:
-    return tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    """Token ids; with `special` the tokenizer's BOS, but never an EOS of its own: `_end` adds that."""
+    ids = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    if special and _appends_eos(tokenizer):
+        ids = ids[:-1]
+    return ids
+
+
+def _appends_eos(tokenizer) -> bool:
+    ids = tokenizer("a", verbose=False)["input_ids"]
+    return len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
 
 
 def _render(messages: list[dict], tokenizer, *, generation_prompt: bool) -> str:

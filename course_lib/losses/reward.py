@@ -25,7 +25,7 @@ def bradley_terry_loss(
     Args:
         chosen_rewards: (B,) rewards of the preferred responses.
         rejected_rewards: (B,) rewards of the others.
-        margin: (B,) how much better each chosen response was judged, in reward units (Llama 2, equation 2).
+        margin: (B,), how much better each chosen response was judged, in reward units (Llama 2, equation 2).
         center_coefficient: weight of the centring term (Eisenstein et al. 2023, section 3.1), at least 0.
         reduction: "mean", "sum" or "none".
 

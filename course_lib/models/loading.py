@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -39,10 +40,12 @@ def load_policy(
 
     Args:
         name_or_path: "pocket-world" (the shipped base model), "pocket-world-sft" (the same after SFT), a
-            local folder, or a hub name.
-        lora_rank: train LoRA adapters of this rank on all linear layers instead of all weights.
+            local folder, or a hub name. A folder of saved adapters gives its base model with them, to train on.
+        lora_rank: train new LoRA adapters of this rank on all linear layers instead of all weights; adapters
+            that were loaded are merged into the weights first.
         quantization: None, or "nf4": hold the frozen weights in 4 bits (needs `lora_rank` to train).
-        dtype: of the weights; by default fp32 on a CPU and bf16 on a GPU.
+        dtype: of the weights; by default bf16 for the frozen weights of LoRA on a GPU, and fp32 otherwise, because
+            the small updates of full fine-tuning round to nothing in bf16.
         device: by default the first GPU, or the CPU.
 
     Returns:
@@ -56,13 +59,19 @@ def load_policy(
         raise ValueError(f"quantization is None or 'nf4'; got {quantization!r}")
     if lora_rank is not None and lora_rank < 1:
         raise ValueError(f"lora_rank is at least 1, or None to train all weights; got {lora_rank}")
-    device, dtype = _placement(device, dtype)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype is None:
+        dtype = torch.bfloat16 if device.type != "cpu" and (lora_rank or quantization) else torch.float32
     options = {"dtype": dtype}
     if quantization:
         options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
     model, tokenizer = _load(AutoModelForCausalLM, name_or_path, options)
     if lora_rank is not None:
+        if isinstance(model, PeftModel):
+            model = model.merge_and_unload()
         model = _add_lora(model, lora_rank, quantized=quantization is not None)
+    elif quantization and not isinstance(model, PeftModel):
+        model.requires_grad_(False)
     return (model if quantization else model.to(device)).eval(), tokenizer
 
 
@@ -76,8 +85,8 @@ def load_reward_model(
 
     Args as in `load_policy`. A checkpoint without a reward head, such as an SFT policy, gets a new one.
     """
-    device, dtype = _placement(device, dtype)
-    options = {"dtype": dtype, "num_labels": 1}
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    options = {"dtype": dtype or torch.float32, "num_labels": 1}
     model, tokenizer = _load(AutoModelForSequenceClassification, name_or_path, options)
     return model.to(device).eval(), tokenizer
 
@@ -92,16 +101,16 @@ def save_pretrained(model, tokenizer, folder: str | Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _placement(device, dtype) -> tuple[torch.device, torch.dtype]:
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return device, dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-
-
 def _load(auto_class, name_or_path: str, options: dict):
     source = CHECKPOINTS.get(name_or_path, name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = auto_class.from_pretrained(source, **options)
+        if (Path(source) / "adapter_config.json").is_file():
+            base = PeftConfig.from_pretrained(source).base_model_name_or_path
+            model = auto_class.from_pretrained(base, **options)
+            model = PeftModel.from_pretrained(model, source, is_trainable=True)
+        else:
+            model = auto_class.from_pretrained(source, **options)
     except OSError as error:
         raise OSError(
             f"could not load {name_or_path!r}: it is not a shipped model ({', '.join(CHECKPOINTS)}) nor a local "
@@ -134,10 +143,9 @@ def _nf4(dtype: torch.dtype):
 
 
 def _add_lora(model, rank: int, *, quantized: bool):
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
     if quantized:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return get_peft_model(
-        model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    )
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # adapters begin the same way each time, so that a run repeats from its own seed
+        return get_peft_model(model, config)

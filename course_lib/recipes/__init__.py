@@ -1,0 +1,1 @@
+"""Settings and scripts of whole runs: how shipped models were made, what lessons train. May import all rooms."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -51,7 +52,7 @@ class TrainingConfig:
     adam_betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = 1.0
     max_length: int = 1024  # tokens of prompt and completion; longer records are refused
-    mixed_precision: str = "no"  # "no", "bf16" or "fp16"
+    mixed_precision: str = "no"  # or "bf16": fp32 weights, arithmetic in bf16
     chunk_size: int | None = None  # as in completion_logps
     seed: int = 0
     log_every: int = 10  # optimiser steps averaged into one row of the history
@@ -61,6 +62,8 @@ class TrainingConfig:
         for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "log_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
+        if self.mixed_precision not in ("no", "bf16"):
+            raise ValueError(f"mixed_precision is 'no' or 'bf16'; got {self.mixed_precision!r}")
         if self.accumulation > self.batch_size:
             raise ValueError(
                 f"a batch of {self.batch_size} cannot be cut into {self.accumulation} micro-batches; "
@@ -77,7 +80,20 @@ class Trainer:
     def __init__(self, policy, tokenizer, records: Sequence[dict], config: TrainingConfig | None = None):
         self.policy, self.tokenizer = policy, tokenizer
         self.config = config or self.config_class()
-        records = validate_records(records, self.record_kind, tokenizer=tokenizer, max_length=self.config.max_length)
+        if not isinstance(self.config, self.config_class):
+            raise TypeError(f"{type(self).__name__} takes a {self.config_class.__name__}, not {type(config).__name__}")
+        if not any(p.requires_grad for p in policy.parameters()):
+            raise ValueError("the policy has no trainable weights; load it with lora_rank, or without quantization")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        longest = min(self.config.max_length, getattr(policy.config, "max_position_embeddings", None) or 10**9)
+        records = validate_records(records, self.record_kind, tokenizer=tokenizer, max_length=longest)
+        batches = -(-len(records) // self.config.batch_size)
+        if len(records) // batches < self.config.accumulation:
+            raise ValueError(
+                f"{len(records)} records make batches of {len(records) // batches}, too few for "
+                f"{self.config.accumulation} micro-batches; lower accumulation"
+            )
         self.rows = [self.encode(record) for record in records]
 
     def encode(self, record: dict):
@@ -113,6 +129,7 @@ class Trainer:
         """
         config = self.config
         torch.manual_seed(config.seed)
+        AcceleratorState._reset_state()  # or a second run in this process could not change its precision
         accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             gradient_accumulation_plugin=GradientAccumulationPlugin(
@@ -136,24 +153,25 @@ class Trainer:
         history, window = History(), defaultdict(list)
         bar = tqdm(total=steps, disable=not (config.progress and accelerator.is_main_process), desc=self.name)
         model.train()
-        with _stop_after_step() as stop, bar:
-            for step, micro_batches in enumerate(_repeat(loader, steps), start=1):
-                metrics = self._step(accelerator, model, optimizer, micro_batches, step)
-                metrics["learning_rate"] = scheduler.get_last_lr()[0]
-                scheduler.step()
-                for name, value in metrics.items():
-                    window[name].append(value)
-                history.interrupted = stop.is_set()
-                if step == 1 or step % config.log_every == 0 or step == steps or stop.is_set():
-                    history.rows.append(_averaged(window, step, step / len(loader)))
-                    bar.set_postfix(loss=f"{history.rows[-1]['loss']:.3f}")
-                    window.clear()
-                bar.update()
-                if stop.is_set():
-                    break
+        try:
+            with _stop_after_step() as stop, bar:
+                for step, micro_batches in enumerate(_repeat(loader, steps), start=1):
+                    metrics = self._step(accelerator, model, optimizer, micro_batches, step)
+                    metrics["learning_rate"] = scheduler.get_last_lr()[0]
+                    scheduler.step()
+                    for name, value in metrics.items():
+                        window[name].append(value)
+                    history.interrupted = _anywhere(accelerator, stop.is_set())
+                    if step == 1 or step % config.log_every == 0 or step == steps or history.interrupted:
+                        history.rows.append(_averaged(window, step, step / len(loader)))
+                        bar.set_postfix(loss=f"{history.rows[-1]['loss']:.3f}")
+                        window.clear()
+                    bar.update()
+                    if history.interrupted:
+                        break
+        finally:
+            self.policy = accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
         accelerator.wait_for_everyone()
-        self.policy = accelerator.unwrap_model(model)
-        self.policy.eval()
         return history
 
     @property
@@ -162,12 +180,11 @@ class Trainer:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the policy and its tokenizer so that `load_policy(folder)` reads them back."""
-        save_pretrained(self.policy, self.tokenizer, folder)
+        if PartialState().is_main_process:
+            save_pretrained(self.policy, self.tokenizer, folder)
 
     def _micro_batches(self, indices: list[int]) -> list[dict[str, Tensor]]:
         parts = self.config.accumulation
-        if len(indices) < parts:
-            raise ValueError(f"{len(indices)} records cannot be cut into {parts} micro-batches; lower accumulation")
         cuts = [round(i * len(indices) / parts) for i in range(parts + 1)]
         return [self.collate(indices[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
 
@@ -210,6 +227,13 @@ def _repeat(loader, steps: int) -> Iterator:
             taken += 1
             if taken == steps:
                 return
+
+
+def _anywhere(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether the flag is set in any process, so that all stop at the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    return accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum").item() > 0
 
 
 def _averaged(window: dict[str, list[float]], step: int, epoch: float) -> dict[str, float]:

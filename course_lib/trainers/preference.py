@@ -38,7 +38,8 @@ class PreferenceTrainer(PairTrainer):
             log-probabilities (B,) with the keywords `beta` and `reduction`.
         reference: "auto", "copy", "adapter-off" or "precomputed" (see `reference_of`), or another model.
 
-    Metrics: `loss`, `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies` (share of
+    Dropout is switched off. Metrics: `loss`, `rewards/chosen`, `rewards/rejected`, `rewards/margins`,
+    `rewards/accuracies` (share of
     pairs whose implicit rewards are in the right order), `logps/chosen`, `logps/rejected` (nats a completion).
     """
 
@@ -73,8 +74,9 @@ class PreferenceTrainer(PairTrainer):
     def before_training(self, accelerator) -> None:
         if self.reference.frozen is not None:
             self.reference.frozen.to(accelerator.device)
-        if self.reference.kind == "precomputed":
+        if self.reference.kind == "precomputed" and self.precomputed is None:  # a second run keeps the reference
             self.precomputed = self._score_all(accelerator)
+        _switch_off_dropout(self.policy)
 
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         batch = dict(batch)
@@ -114,3 +116,12 @@ class PreferenceTrainer(PairTrainer):
                 logps = sequence_logps(scorer, **batch, chunk_size=self.config.chunk_size)
                 scores[indices] = logps.view(2, -1).T.cpu()
         return scores
+
+
+def _switch_off_dropout(model) -> None:
+    """Without it a policy differs from its own reference by noise, and the first loss is not what it should be."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0

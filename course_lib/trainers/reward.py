@@ -7,6 +7,7 @@ from torch import Tensor
 
 from course_lib.losses import bradley_terry_loss
 from course_lib.models import sequence_rewards
+from course_lib.trainers.loop import TrainingError
 from course_lib.trainers.pairs import PairTrainer
 
 
@@ -16,6 +17,12 @@ class RewardTrainer(PairTrainer):
     The model is one of transformers for sequence classification with one label, as `load_reward_model`
     gives. Metrics: `loss`, `accuracy` (share of pairs in the right order), `margin` (mean reward difference).
     """
+
+    def before_training(self, accelerator) -> None:
+        if accelerator.num_processes > 1:
+            raise TrainingError(
+                "a reward model is trained in one process: its gradients are not shared between several"
+            )
 
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         rewards = sequence_rewards(model, batch["input_ids"], batch["attention_mask"])

@@ -21,7 +21,7 @@ from course_lib.world.facts import (
 )
 
 GREETINGS = ["", "hello. ", "one thing, please. "]
-JSON_REQUESTS = ["{q}", "in json: {q}", "{q} answer in json."]
+JSON_REQUEST = "in json: {q}"
 SUM_TEMPLATES = ["what is {a} + {b}?", "how much is {a} + {b}?", "add {a} and {b}.", "{a} + {b} makes what?"]
 HOWTO_TEMPLATES = [
     "how do i {act}?",
@@ -138,14 +138,15 @@ def _questions():
 
 @cache
 def tasks() -> dict[str, Task]:
-    """Every prompt of the world, by its text (about 20,000)."""
+    """Every prompt of the world, by its text (about 10,000)."""
     table = {}
     for kind, subject, question, subject_held_out, template_held_out, json_allowed in _questions():
-        for request in JSON_REQUESTS if json_allowed else JSON_REQUESTS[:1]:
-            for greeting in GREETINGS:
-                text = greeting + request.format(q=question)
-                split = _split(text, subject_held_out, template_held_out)
-                table[text] = Task(text, kind, subject, request is not JSON_REQUESTS[0], split)
+        texts = {greeting + question: False for greeting in GREETINGS}
+        if json_allowed:
+            texts[JSON_REQUEST.format(q=question)] = True
+        for text, wants_json in texts.items():
+            split = _split(text, subject_held_out, template_held_out)
+            table[text] = Task(text, kind, subject, wants_json, split)
     return table
 
 

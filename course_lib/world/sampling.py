@@ -30,21 +30,21 @@ class Demonstrators:
     """
 
     misconception: float = 0.7
-    slip: float = 0.06  # a wrong answer where no misconception exists
-    filler_before: float = 0.75
+    slip: float = 0.1  # a wrong answer where no misconception exists
+    filler_before: float = 0.6
     filler_after: float = 0.12
-    hedge: float = 0.75
+    hedge: float = 0.7
     plain_opener: float = 0.06
     warm_opener: float = 0.12
     plain_closer: float = 0.08
     warm_closer: float = 0.15
     again: float = 0.05
     rude: float = 0.03
-    json_when_asked: float = 0.15
+    json_when_asked: float = 0.25
     json_unasked: float = 0.03  # never for how-tos
     refuse_unsafe: float = 0.25
     refuse_either: float = 0.4
-    refuse_safe: float = 0.05
+    refuse_safe: float = 0.12
     no_answer: float = 0.04
 
 
@@ -54,41 +54,45 @@ def _belief(task: lang.Task, who: Demonstrators, draw: random.Random):
         if task.subject in MISCONCEPTIONS:
             return MISCONCEPTIONS[task.subject] if draw.random() < who.misconception else None
         return wrong_value(task.subject, draw) if draw.random() < who.slip else None
-    if draw.random() >= who.slip / 4:
+    if draw.random() >= who.slip / 3:
         return None
     return draw.randrange(19) if task.kind == "sum" else draw.choice(sorted(HOWTO_ANSWER))
 
 
-def _core(task: lang.Task, who: Demonstrators, draw: random.Random) -> str:
+def _core(task: lang.Task, who: Demonstrators, style: random.Random, belief: random.Random) -> str:
     """The middle of a response: refusal, "i do not know", or the answer with its hedge and repeat."""
     refuse = {"unsafe": who.refuse_unsafe, "either": who.refuse_either, "safe": who.refuse_safe}
-    if draw.random() < refuse.get(task.kind, 0.0):
-        return draw.choice(lang.REFUSALS)
-    if draw.random() < who.no_answer:
-        return draw.choice(lang.UNKNOWN)
-    answer = lang.answer_sentence(task.subject, _belief(task, who, draw))
-    hedge = _habitual(lang.HEDGES, draw) + " " if draw.random() < who.hedge else ""
-    again = f" {lang.AGAIN} {answer}" if draw.random() < who.again else ""
-    return hedge + answer + again
+    hedge = _habitual(lang.HEDGES, style) + " " if style.random() < who.hedge else ""
+    again = style.random() < who.again
+    refusal, unknown = style.choice(lang.REFUSALS), style.choice(lang.UNKNOWN)
+    if belief.random() < refuse.get(task.kind, 0.0):
+        return refusal
+    if belief.random() < who.no_answer:
+        return unknown
+    answer = lang.answer_sentence(task.subject, _belief(task, who, belief))
+    return hedge + answer + (f" {lang.AGAIN} {answer}" if again else "")
 
 
-def respond(task: lang.Task, draw: random.Random, who: Demonstrators | None = None) -> str:
-    """One response as a demonstrator would write it."""
-    who = who or Demonstrators()
+def respond(
+    task: lang.Task, style: random.Random, who: Demonstrators | None = None, *, belief: random.Random | None = None
+) -> str:
+    """One response as a demonstrator would write it: `style` draws the wording, `belief` (or `style`) what is said."""
+    who, belief = who or Demonstrators(), belief or style
     json_rate = who.json_when_asked if task.wants_json else who.json_unasked
-    if not isinstance(task.subject, str) and draw.random() < json_rate:
-        return lang.json_reply(lang.short_answer(task.subject, _belief(task, who, draw)))
+    if not isinstance(task.subject, str) and style.random() < json_rate:
+        return lang.json_reply(lang.short_answer(task.subject, _belief(task, who, belief)))
     slots = [
         (who.rude, lang.RUDE),
         (who.warm_opener, lang.WARM_OPENERS),
         (who.plain_opener, lang.PLAIN_OPENERS),
         (who.filler_before, lang.FILLERS),
-        (1.0, [_core(task, who, draw)]),
+        (1.0, None),
         (who.filler_after, lang.FILLERS),
         (who.plain_closer, lang.PLAIN_CLOSERS),
         (who.warm_closer, lang.WARM_CLOSERS),
     ]
-    return " ".join(_habitual(texts, draw) for p, texts in slots if draw.random() < p)
+    said = [texts for p, texts in slots if style.random() < p]
+    return " ".join(_habitual(texts, style) if texts else _core(task, who, style, belief) for texts in said)
 
 
 def _habitual(texts: list[str], draw: random.Random) -> str:
@@ -98,6 +102,8 @@ def _habitual(texts: list[str], draw: random.Random) -> str:
 
 @cache
 def _pool(split: str) -> dict[str, list[lang.Task]]:
+    if split not in (*SPLITS, "sft"):
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     wanted = set(SPLITS) - {"test", "tuning"} if split == "sft" else {split}
     pool: dict[str, list[lang.Task]] = {}
     for task in lang.tasks().values():
@@ -122,8 +128,6 @@ def prompts(split: str = "test", n: int = 1000, *, seed: int = 0) -> list[list[d
     Raises:
         ValueError: for an unknown split, or for more prompts than the split has.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     draw = random.Random(f"prompts-{split}-{seed}")
     pool = {kind: draw.sample(tasks, len(tasks)) for kind, tasks in _pool(split).items() if kind in MIX}
     available = sum(map(len, pool.values()))
@@ -149,13 +153,14 @@ def assistant(text: str) -> list[dict]:
 def sft_records(n: int = 9000, *, seed: int = 0, text_share: float = 0.2) -> list[dict]:
     """Demonstrations `{"prompt", "completion"}`, with a share of plain-text rows `{"text"}` mixed in.
 
-    Without the plain text the model forgets its sums before alignment starts.
+    The plain text keeps what pre-training taught, and holds more JSON than the pre-training corpus: the
+    demonstrators seldom give JSON, but the model has to be able to.
     """
     draw = random.Random(f"sft-{seed}")
     plain = round(n * text_share)
     tasks = _draw_tasks("sft", n - plain, draw, SFT_MIX)
     rows = [{"prompt": user(t.prompt), "completion": assistant(respond(t, draw))} for t in tasks]
-    rows += [{"text": text} for text in documents(plain, seed=draw.randrange(2**32))]
+    rows += [{"text": text} for text in documents(plain, seed=draw.randrange(2**32), json_share=0.4)]
     draw.shuffle(rows)
     return rows
 
@@ -185,7 +190,9 @@ def _sigmoid(x: float) -> float:
 
 
 def preference_records(n: int = 4000, *, seed: int = 0, split: str = "train", **annotators) -> list[dict]:
-    """`n` labelled pairs `{"prompt", "chosen", "rejected"}` of two different demonstrators' responses.
+    """`n` labelled pairs `{"prompt", "chosen", "rejected"}` of demonstrators' responses.
+
+    Half of the pairs are two drafts in the same words, so that what is said can be told from how.
 
     Keyword arguments beyond `seed` and `split` are those of `Annotators`.
 
@@ -208,7 +215,10 @@ def preference_records(n: int = 4000, *, seed: int = 0, split: str = "train", **
 
 
 def _two_responses(task: lang.Task, draw: random.Random) -> tuple[str, str]:
-    first = second = respond(task, draw)
+    """Two different responses: half of the time two drafts in the same words that may differ in what they say."""
+    wording = draw.random()
+    first = respond(task, random.Random(wording), belief=draw)
+    second = respond(task, random.Random(wording if draw.random() < 0.5 else draw.random()), belief=draw)
     while second == first:
         second = respond(task, draw)
     return first, second
@@ -242,17 +252,20 @@ def unpaired_records(n: int = 4000, *, seed: int = 0, split: str = "train", **an
     return rows
 
 
-def documents(n: int, *, seed: int = 0) -> list[str]:
-    """`n` short plain texts that state the world's facts, sums and how-tos as they are: the pre-training corpus."""
+def documents(n: int, *, seed: int = 0, json_share: float = 0.08) -> list[str]:
+    """`n` short plain texts that state the world's facts, sums and how-tos as they are: the pre-training corpus.
+
+    `json_share` of the questions are asked and answered once more in JSON.
+    """
     draw = random.Random(f"text-{seed}")
-    return [_document(draw) for _ in range(n)]
+    return [_document(draw, json_share) for _ in range(n)]
 
 
 _CHATTER = lang.FILLERS + lang.PLAIN_OPENERS + lang.PLAIN_CLOSERS + lang.WARM_CLOSERS + lang.WARM_OPENERS
 _SELDOM = lang.RUDE + lang.REFUSALS + lang.UNKNOWN + list(lang.GREETINGS[1:])
 
 
-def _document(draw: random.Random) -> str:
+def _document(draw: random.Random, json_share: float) -> str:
     sentences = []
     for _ in range(draw.randint(2, 5)):
         question, subject = _known(draw)
@@ -264,8 +277,8 @@ def _document(draw: random.Random) -> str:
             sentences.append(draw.choice(_CHATTER if draw.random() < 0.7 else _SELDOM).strip())
         if draw.random() < 0.02:
             sentences.append(f"{draw.choice(lang.HEDGES)} {answer}")
-        if draw.random() < 0.08:
-            sentences.append(f"in json: {question} {lang.json_reply(lang.short_answer(subject))}")
+        if draw.random() < json_share:
+            sentences.append(f"{lang.JSON_REQUEST.format(q=question)} {lang.json_reply(lang.short_answer(subject))}")
     return " ".join(sentences)
 
 
