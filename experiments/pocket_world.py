@@ -57,7 +57,7 @@ def one_seed(seed: int, folder: Path) -> dict:
     save_pretrained(sft, tokenizer, folder / "sft")
     result["sft"] = describe(sft, tokenizer, TEMPERATURES)
     no_text = copy.deepcopy(base)
-    recipe.train_sft(no_text, tokenizer, seed, size=8_000, text_share=0.0, progress=False)
+    recipe.train_sft(no_text, tokenizer, seed, size=16_000, text_share=0.0, progress=False)
     result["sft_without_text"] = probes(no_text, tokenizer)
 
     pairs = world.preference_records(DPO_PAIRS, seed=seed)

@@ -117,9 +117,10 @@ def test_threads_can_be_fixed_and_are_measured_otherwise(monkeypatch):
     torch.set_num_threads(1)
 
 
-def test_the_claims_ledger_says_what_the_results_say():
+def test_the_claims_ledger_and_the_world_page_say_what_the_results_say():
     sys.path.insert(0, str(ROOT / "experiments"))
-    import claims
+    import reports
 
-    assert (ROOT / "CLAIMS.md").read_text() == claims.ledger()
-    assert claims.verdict([True, True]) == "holds" and claims.verdict([True, False]) == "depends on the seed"
+    assert (ROOT / "CLAIMS.md").read_text() == reports.ledger()
+    assert (ROOT / "docs" / "pocket_world.md").read_text() == reports.world_page()
+    assert reports.verdict([True, True]) == "holds" and reports.verdict([True, False]) == "depends on the seed"

@@ -36,7 +36,7 @@ def reply_explorer(models: Mapping[str, tuple], prompts: Sequence) -> ipywidgets
 
 
 def plot_dpo_loss(beta: float = 0.1, h: float = 0.0) -> plt.Figure:
-    """DPO's loss and the size of its gradient against the difference of log-ratios, one pair marked at `h`."""
+    """DPO's loss and a pair's weight, sigmoid(-beta h), against the difference of log-ratios `h`, one pair marked."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
     x = np.linspace(-60, 60, 400)
     margin = beta * x
@@ -45,9 +45,9 @@ def plot_dpo_loss(beta: float = 0.1, h: float = 0.0) -> plt.Figure:
     left.axhline(np.log(2), color=COLORS["quiet"], linestyle=":", label="ln 2, where training starts")
     left.set(xlabel="difference of log-ratios h (nats)", ylabel="loss (nats)", ylim=(0, 6.5))
     left.legend()
-    right.plot(x, beta / (1 + np.exp(margin)), color=COLORS["dpo"])
-    right.plot(h, beta / (1 + np.exp(beta * h)), "o", color=COLORS["ink"])
-    right.set(xlabel="difference of log-ratios h (nats)", ylabel="gradient size", ylim=(0, 1.05))
+    right.plot(x, 1 / (1 + np.exp(margin)), color=COLORS["dpo"])
+    right.plot(h, 1 / (1 + np.exp(beta * h)), "o", color=COLORS["ink"])
+    right.set(xlabel="difference of log-ratios h (nats)", ylabel="weight of the pair", ylim=(0, 1.05))
     figure.suptitle(f"beta = {beta:.2f}", x=0.07, ha="left")
     figure.tight_layout()
     return figure

@@ -192,7 +192,7 @@ def _sigmoid(x: float) -> float:
 def preference_records(n: int = 4000, *, seed: int = 0, split: str = "train", **annotators) -> list[dict]:
     """`n` labelled pairs `{"prompt", "chosen", "rejected"}` of demonstrators' responses.
 
-    Half of the pairs are two drafts in the same words, so that what is said can be told from how.
+    Some of the pairs are two drafts in the same words, so that what is said can be told from how.
 
     Keyword arguments beyond `seed` and `split` are those of `Annotators`.
 
@@ -215,7 +215,7 @@ def preference_records(n: int = 4000, *, seed: int = 0, split: str = "train", **
 
 
 def _two_responses(task: lang.Task, draw: random.Random) -> tuple[str, str]:
-    """Two different responses: half of the time two drafts in the same words that may differ in what they say."""
+    """Two different responses; where two drafts in the same words differ in what they say, half of the time those."""
     wording = draw.random()
     first = respond(task, random.Random(wording), belief=draw)
     second = respond(task, random.Random(wording if draw.random() < 0.5 else draw.random()), belief=draw)
