@@ -33,7 +33,7 @@ def lessons(names: list[str]) -> list[Path]:
 
 
 def text_of(notebook) -> str:
-    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
 
 
 def normalised(notebook):

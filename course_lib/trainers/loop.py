@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ class TrainingConfig:
             )
 
 
-class Trainer:
+class Trainer(ABC):
     """Base of the trainers. A method says how it encodes a record, collates rows, and computes its loss."""
 
     record_kind: str
@@ -96,27 +97,27 @@ class Trainer:
             )
         self.rows = [self.encode(record) for record in records]
 
+    @abstractmethod
     def encode(self, record: dict):
         """A record as token ids."""
-        raise NotImplementedError
 
+    @abstractmethod
     def length(self, row) -> int:
         """How many tokens wide a row is; rows of similar length share a batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         """The rows at these indices as one padded batch of tensors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weight(self, batch: dict[str, Tensor]) -> int:
         """How many terms the batch's loss sums: tokens, pairs or sequences."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The batch's loss summed over its terms, and metrics to average."""
-        raise NotImplementedError
 
-    def before_training(self, accelerator: Accelerator) -> None:
+    def before_training(self, accelerator: Accelerator) -> None:  # noqa: B027, a hook that may stay empty
         """What a method prepares once, such as the reference."""
 
     def train(self) -> History:
