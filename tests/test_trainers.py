@@ -217,6 +217,18 @@ def test_an_infinite_loss_stops_with_the_step_and_keeps_the_weights(tiny_model, 
     assert torch.equal(weights(tiny_model), before) and len(calls) == 1
 
 
+def test_a_failed_run_leaves_nothing_to_the_next(tiny_model, tokenizer):
+    fresh = copy.deepcopy(tiny_model)
+
+    def breaks(chosen, *rest, beta, reduction):
+        return chosen.sum() * float("nan")
+
+    with pytest.raises(TrainingError):
+        preference_run(tiny_model, tokenizer, loss=breaks)
+    ends = [weights(preference_run(model, tokenizer)[1]) for model in (tiny_model, fresh)]
+    assert torch.equal(*ends)
+
+
 def test_ctrl_c_stops_after_the_step_and_keeps_history(tiny_model, tokenizer):
     def press_ctrl_c(*four, beta, reduction):
         os.kill(os.getpid(), signal.SIGINT)

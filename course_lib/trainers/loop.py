@@ -138,6 +138,7 @@ class Trainer(ABC):
             ),
         )
         self.policy.to(accelerator.device)
+        self.policy.zero_grad()  # what a run that failed left behind must not enter the first step
         self.before_training(accelerator)
         batches = LengthBuckets([self.length(row) for row in self.rows], config.batch_size, seed=config.seed)
         loader = DataLoader(range(len(self.rows)), batch_sampler=batches, collate_fn=self._micro_batches)
