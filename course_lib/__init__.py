@@ -7,7 +7,28 @@ and imports run along it, never back.
 
 from course_lib.data import load_records
 from course_lib.logprobs import completion_logps, sequence_logps
-from course_lib.losses import bradley_terry_loss, dpo_loss, implicit_reward, sft_loss
+from course_lib.losses import (
+    bradley_terry_loss,
+    dpo_loss,
+    generalized_advantage_estimate,
+    grpo_advantages,
+    grpo_loss,
+    implicit_reward,
+    ipo_loss,
+    kl_estimate,
+    kl_shaped_rewards,
+    kto_kl_baseline,
+    kto_loss,
+    length_dpo_loss,
+    orpo_loss,
+    ppo_policy_loss,
+    ppo_value_loss,
+    rloo_advantages,
+    robust_dpo_loss,
+    sft_loss,
+    simpo_loss,
+    whiten,
+)
 from course_lib.models import load_policy, load_reward_model, reference_of
 from course_lib.rollouts import sample
 from course_lib.trainers import (
@@ -33,12 +54,28 @@ __all__ = [
     "bradley_terry_loss",
     "completion_logps",
     "dpo_loss",
+    "generalized_advantage_estimate",
+    "grpo_advantages",
+    "grpo_loss",
     "implicit_reward",
+    "ipo_loss",
+    "kl_estimate",
+    "kl_shaped_rewards",
+    "kto_kl_baseline",
+    "kto_loss",
+    "length_dpo_loss",
     "load_policy",
     "load_records",
     "load_reward_model",
+    "orpo_loss",
+    "ppo_policy_loss",
+    "ppo_value_loss",
     "reference_of",
+    "rloo_advantages",
+    "robust_dpo_loss",
     "sample",
     "sequence_logps",
     "sft_loss",
+    "simpo_loss",
+    "whiten",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOW = ["world", "data", "logprobs", "models", "losses", "trainers", "rewards", "rollouts", "evaluation",
+FLOW = ["world", "data", "logprobs", "models", "losses", "exact", "trainers", "rewards", "rollouts", "evaluation",
         "recipes", "figures", "widgets"]  # fmt: skip
 
 

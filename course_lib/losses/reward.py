@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.losses.checks import check_shapes, reduce
+from course_lib.losses.checks import check_at_least_zero, check_shapes, exact, reduce
 
 
 def bradley_terry_loss(
@@ -38,8 +38,8 @@ def bradley_terry_loss(
     Source: Ouyang et al. 2022, equation 1.
     """
     check_shapes(chosen_rewards=chosen_rewards, rejected_rewards=rejected_rewards)
-    if center_coefficient < 0:
-        raise ValueError(f"center_coefficient is a weight, at least 0; got {center_coefficient}")
+    check_at_least_zero(center_coefficient=center_coefficient)
+    chosen_rewards, rejected_rewards = exact(chosen_rewards, rejected_rewards)
     difference = chosen_rewards - rejected_rewards
     if margin is not None:
         check_shapes(chosen_rewards=chosen_rewards, margin=margin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from course_lib.losses.checks import check_reduction, check_shapes
+from course_lib.losses.checks import check_mask, check_shapes, exact, reduce_tokens
 
 
 def sft_loss(logps: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -18,23 +18,16 @@ def sft_loss(logps: Tensor, mask: Tensor, *, reduction: str = "mean") -> Tensor:
     Args:
         logps: (B, T) log-probabilities in nats, from `completion_logps`.
         mask: (B, T), true at completion tokens.
-        reduction: "mean" over tokens, "sum" over tokens, or "none": one sum a sequence, shape (B,).
+        reduction: "mean" over tokens, "sum" over tokens, or "none": (B, T), zero outside the mask.
 
     Returns:
-        A scalar in nats (a token, for "mean"), or (B,) for "none".
+        A scalar in nats (a token, for "mean"), or (B, T) for "none".
 
     Raises:
         ValueError: for different shapes, a sequence without completion token, or an unknown reduction.
 
     Source: Ouyang et al. 2022, Training language models to follow instructions, section 3.5.
     """
-    check_reduction(reduction)
     check_shapes(logps=logps, mask=mask)
-    mask = mask.bool()
-    empty = (~mask.any(dim=-1)).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(f"sequences {empty} have no completion token; give each a completion")
-    nll = -logps.masked_fill(~mask, 0.0).sum(dim=-1)
-    if reduction == "none":
-        return nll
-    return nll.sum() / mask.sum() if reduction == "mean" else nll.sum()
+    (logps,) = exact(logps)
+    return reduce_tokens(-logps, check_mask(mask), reduction)

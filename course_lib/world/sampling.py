@@ -192,7 +192,7 @@ def _sigmoid(x: float) -> float:
 def preference_records(n: int = 4000, *, seed: int = 0, split: str = "train", **annotators) -> list[dict]:
     """`n` labelled pairs `{"prompt", "chosen", "rejected"}` of demonstrators' responses.
 
-    Some of the pairs are two drafts in the same words, so that what is said can be told from how.
+    Half of the pairs are two drafts in the same words, so that what is said can be told from how.
 
     Keyword arguments beyond `seed` and `split` are those of `Annotators`.
 
@@ -215,12 +215,16 @@ def preference_records(n: int = 4000, *, seed: int = 0, split: str = "train", **
 
 
 def _two_responses(task: lang.Task, draw: random.Random) -> tuple[str, str]:
-    """Two different responses; where two drafts in the same words differ in what they say, half of the time those."""
+    """Two different responses; for half of the tasks two drafts in the same words that say different things."""
     wording = draw.random()
     first = respond(task, random.Random(wording), belief=draw)
-    second = respond(task, random.Random(wording if draw.random() < 0.5 else draw.random()), belief=draw)
-    while second == first:
-        second = respond(task, draw)
+    if draw.random() < 0.5:
+        for _ in range(20):
+            second = respond(task, random.Random(wording), belief=draw)
+            if second != first:
+                return first, second
+    while (second := respond(task, draw)) == first:
+        pass
     return first, second
 
 
