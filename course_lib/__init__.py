@@ -33,6 +33,8 @@ from course_lib.models import load_policy, load_reward_model, reference_of
 from course_lib.rollouts import sample
 from course_lib.trainers import (
     History,
+    KTOConfig,
+    KTOTrainer,
     PreferenceConfig,
     PreferenceTrainer,
     RewardTrainer,
@@ -45,6 +47,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "History",
+    "KTOConfig",
+    "KTOTrainer",
     "PreferenceConfig",
     "PreferenceTrainer",
     "RewardTrainer",

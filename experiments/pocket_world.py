@@ -2,7 +2,7 @@
 
 python experiments/pocket_world.py --seeds 0 1 2        about 25 minutes a seed on one core
 
-A base model that an earlier run left in its folder is used again.
+Checkpoints that an earlier run left in their folders are used again; remove a folder to train its model anew.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from results_io import add_seed
 from tqdm import tqdm
 
 from course_lib import evaluation, load_policy, rewards, world
-from course_lib.models import save_pretrained
+from course_lib.models import load_reward_model, save_pretrained
 from course_lib.recipes import pocket_world as recipe
 from course_lib.recipes.lessons import DPO_PAIRS, dpo_config
 from course_lib.trainers import PreferenceTrainer
@@ -46,15 +47,13 @@ def one_seed(seed: int, folder: Path) -> dict:
         seconds[name] = round(time.perf_counter() - start, 1)
         return value
 
-    if (folder / "base").exists():
-        base, tokenizer = load_policy(str(folder / "base"))
-    else:
-        base, tokenizer = timed("base", recipe.train_base, seed, progress=False)
-        save_pretrained(base, tokenizer, folder / "base")
+    base, tokenizer = kept(folder / "base", lambda: timed("base", recipe.train_base, seed, progress=False))
     result["base"] = describe(base, tokenizer)
 
-    sft = timed("sft", recipe.train_sft, copy.deepcopy(base), tokenizer, seed, progress=False)
-    save_pretrained(sft, tokenizer, folder / "sft")
+    def train_sft():
+        return timed("sft", recipe.train_sft, copy.deepcopy(base), tokenizer, seed, progress=False), tokenizer
+
+    sft, _ = kept(folder / "sft", train_sft)
     result["sft"] = describe(sft, tokenizer, TEMPERATURES)
     no_text = copy.deepcopy(base)
     recipe.train_sft(no_text, tokenizer, seed, size=16_000, text_share=0.0, progress=False)
@@ -73,11 +72,18 @@ def one_seed(seed: int, folder: Path) -> dict:
             result["misconceptions_right"] = misconceptions_right({"sft": sft, "dpo": policy}, tokenizer)
 
     for name, size in (("reward_weak", WEAK_PAIRS), ("reward", recipe.SIZES["pairs"])):
-        model = timed(name, recipe.train_reward, folder / "sft", seed, size=size, progress=False)
-        save_pretrained(model, tokenizer, folder / name)
+        train = partial(timed, name, recipe.train_reward, folder / "sft", seed, size=size, progress=False)
+        model, _ = kept(folder / name, lambda train=train: (train(), tokenizer), load_reward_model)
         result[name] = reward_accuracy(model, tokenizer)
     result["seconds"] = seconds
     return result
+
+
+def kept(folder: Path, train, load=load_policy) -> tuple:
+    """The checkpoint in `folder`, trained and written there if it is missing."""
+    if not folder.exists():
+        save_pretrained(*train(), folder)
+    return load(str(folder))
 
 
 def held_out_pairs() -> list[dict]:

@@ -1,6 +1,12 @@
 """Records in, batches out: loading, validation, tokenisation, collation. Second in the flow; imports `world` only."""
 
-from course_lib.data.collation import LengthBuckets, collate_completions, collate_pairs
+from course_lib.data.collation import (
+    LengthBuckets,
+    collate_completions,
+    collate_pairs,
+    collate_shared,
+    shared_length,
+)
 from course_lib.data.loading import load_records
 from course_lib.data.records import RecordError, find_problems, keep_valid, validate_records
 from course_lib.data.tokenization import encode_completion, encode_text
@@ -10,10 +16,12 @@ __all__ = [
     "RecordError",
     "collate_completions",
     "collate_pairs",
+    "collate_shared",
     "encode_completion",
     "encode_text",
     "find_problems",
     "keep_valid",
     "load_records",
+    "shared_length",
     "validate_records",
 ]

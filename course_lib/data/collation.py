@@ -13,6 +13,8 @@ import torch
 
 from course_lib.data.tokenization import Encoded
 
+SHARED_FILL = {"input_ids": 0, "segments": -1, "position_ids": 0}
+
 
 def collate_completions(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Pad B rows into `input_ids`, `attention_mask` and `completion_mask`, each (B, T).
@@ -44,17 +46,57 @@ def collate_pairs(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) -
     return collate_completions([*chosen, *rejected], pad_token_id)
 
 
+def collate_shared(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Pad B pairs into B rows of [prompt | chosen | rejected], for `pair_logps`: `input_ids`, `segments` (0 prompt,
+    1 chosen, 2 rejected, -1 padding) and `position_ids`, each (B, T).
+
+    Raises:
+        ValueError: if a completion is empty, or a pair has no prompt in common.
+    """
+    width = max(shared_length(pair) for pair in pairs)
+    batch = {name: torch.full((len(pairs), width), fill) for name, fill in SHARED_FILL.items()}
+    batch["input_ids"].fill_(pad_token_id)
+    for i, (chosen, rejected) in enumerate(pairs):
+        prompt = chosen.prompt_ids
+        if not (prompt and prompt == rejected.prompt_ids and chosen.completion_ids and rejected.completion_ids):
+            raise ValueError(f"row {i} of the batch needs one prompt and two completions, none of them empty")
+        sizes = [len(prompt), len(chosen.completion_ids), len(rejected.completion_ids)]
+        end = sum(sizes)
+        batch["input_ids"][i, :end] = torch.tensor([*prompt, *chosen.completion_ids, *rejected.completion_ids])
+        batch["segments"][i, :end] = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))
+        after = [torch.arange(sizes[0], sizes[0] + size) for size in sizes[1:]]
+        batch["position_ids"][i, :end] = torch.cat([torch.arange(sizes[0]), *after])
+    return batch
+
+
+def shared_length(pair: tuple[Encoded, Encoded]) -> int:
+    """Tokens of a pair in one row: its prompt once, and both completions."""
+    chosen, rejected = pair
+    return len(chosen.prompt_ids) + len(chosen.completion_ids) + len(rejected.completion_ids)
+
+
 class LengthBuckets:
     """Batches of row indices, rows of similar length together, in an order drawn anew each epoch.
 
     Iterating twice gives two different epochs; the same seed gives the same epochs. Rows are shuffled,
     sorted by length inside pools of about fifty batches, cut into batches whose sizes differ by one at
-    most, and the batches shuffled.
+    most, and the batches shuffled. With `groups`, one number a row, each group is dealt out so: every batch
+    holds its share of every group, spread evenly inside the batch.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, *, seed: int = 0, pool: int = 50):
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        pool: int = 50,
+        groups: Sequence[int] | None = None,
+    ):
         # Not named `batch_size`: Accelerate would drop batches of any other size when it shares them out.
         self.lengths, self.rows, self.seed, self.pool = list(lengths), batch_size, seed, pool
+        groups = groups or [0] * len(self.lengths)
+        self.members = [[i for i, g in enumerate(groups) if g == group] for group in sorted(set(groups))]
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -63,11 +105,21 @@ class LengthBuckets:
     def __iter__(self) -> Iterator[list[int]]:
         draw = random.Random(f"{self.seed}-{self.epoch}")
         self.epoch += 1
-        order = draw.sample(range(len(self.lengths)), len(self.lengths))
-        width = self.pool * self.rows
+        dealt = [self._dealt(draw.sample(members, len(members))) for members in self.members]
+        batches = [_spread(parts) for parts in zip(*dealt, strict=True)]
+        draw.shuffle(batches)
+        return iter(batches)
+
+    def _dealt(self, order: list[int]) -> list[list[int]]:
+        """A group's rows, shuffled, as one part for each batch."""
+        width = self.pool * max(1, round(self.rows * len(order) / len(self.lengths)))
         pools = (order[start : start + width] for start in range(0, len(order), width))
         order = [row for pool in pools for row in sorted(pool, key=self.lengths.__getitem__)]
         cuts = [round(i * len(order) / len(self)) for i in range(len(self) + 1)]
-        batches = [order[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
-        draw.shuffle(batches)
-        return iter(batches)
+        return [order[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _spread(parts: Sequence[list[int]]) -> list[int]:
+    """All rows of a batch, those of each group at even distances."""
+    placed = [((i + 0.5) / len(part), row) for part in parts for i, row in enumerate(part)]
+    return [row for _, row in sorted(placed, key=lambda pair: pair[0])]

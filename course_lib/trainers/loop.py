@@ -117,8 +117,15 @@ class Trainer(ABC):
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The batch's loss summed over its terms, and metrics to average."""
 
+    def groups(self) -> list[int] | None:
+        """A group for each row, if every batch must hold rows of every group."""
+        return None
+
     def before_training(self, accelerator: Accelerator) -> None:  # noqa: B027, a hook that may stay empty
         """What a method prepares once, such as the reference."""
+
+    def before_step(self, accelerator, model, micro_batches: list[dict[str, Tensor]]) -> None:  # noqa: B027
+        """What a method computes from all micro-batches of a step together."""
 
     def train(self) -> History:
         """Train the policy in place and return its history.
@@ -140,7 +147,8 @@ class Trainer(ABC):
         self.policy.to(accelerator.device)
         self.policy.zero_grad()  # what a run that failed left behind must not enter the first step
         self.before_training(accelerator)
-        batches = LengthBuckets([self.length(row) for row in self.rows], config.batch_size, seed=config.seed)
+        lengths = [self.length(row) for row in self.rows]
+        batches = LengthBuckets(lengths, config.batch_size, seed=config.seed, groups=self.groups())
         loader = DataLoader(range(len(self.rows)), batch_sampler=batches, collate_fn=self._micro_batches)
         optimizer = torch.optim.AdamW(
             [p for p in self.policy.parameters() if p.requires_grad],
@@ -196,6 +204,7 @@ class Trainer(ABC):
         weights = [self.weight(batch) for batch in micro_batches]
         everywhere = accelerator.reduce(torch.tensor(float(sum(weights)), device=accelerator.device), "sum")
         scale = self.config.accumulation * accelerator.num_processes / everywhere.item()
+        self.before_step(accelerator, model, micro_batches)
         for batch, weight in zip(micro_batches, weights, strict=True):
             with accelerator.accumulate(model):
                 with accelerator.autocast():

@@ -1,32 +1,63 @@
-"""Preference optimisation on pairs: DPO, or any loss on the same four log-probabilities."""
+"""Preference optimisation on pairs: DPO and its family, or any loss on the same four log-probabilities."""
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from course_lib.logprobs import sequence_logps
-from course_lib.losses import dpo_loss, implicit_reward
-from course_lib.models import Reference, reference_of
+from course_lib.data import collate_pairs, collate_shared, shared_length
+from course_lib.data.tokenization import Encoded, encode_row
+from course_lib.logprobs import fits_window, pair_logps, sequence_logps, why_not_shared
+from course_lib.losses import dpo_loss, ipo_loss, length_dpo_loss, orpo_loss, robust_dpo_loss, simpo_loss
 from course_lib.trainers.loop import TrainingConfig
-from course_lib.trainers.pairs import PairTrainer
+from course_lib.trainers.referenced import ReferencedTrainer
 
-LOSSES = {"dpo": dpo_loss}
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a loss is called: which settings of the config it takes, and what it needs beside the policy's scores."""
+
+    loss: Callable[..., Tensor]
+    settings: tuple[str, ...] = ()
+    reference: bool = True
+    lengths: bool = False
+    nll: bool = False
+
+
+METHODS = {
+    "dpo": Method(dpo_loss),
+    "cdpo": Method(dpo_loss, ("label_smoothing",)),
+    "robust": Method(robust_dpo_loss, ("label_smoothing",)),
+    "ipo": Method(ipo_loss),
+    "length-dpo": Method(length_dpo_loss, ("length_penalty",), lengths=True),
+    "simpo": Method(simpo_loss, ("gamma",), reference=False, lengths=True),
+    "orpo": Method(orpo_loss, reference=False, lengths=True, nll=True),
+}
 
 
 @dataclass
 class PreferenceConfig(TrainingConfig):
-    """Settings of a preference run; `beta` is the strength of the pull towards the reference."""
+    """Settings of a preference run; those that a loss does not take are ignored by it."""
 
     learning_rate: float = 1e-6
-    beta: float = 0.1
+    beta: float | None = None  # strength of the pull towards the reference; None: the loss's own default
+    label_smoothing: float = 0.1  # cdpo and robust: share of labels taken for wrong
+    gamma: float = 1.0  # simpo: margin in reward units
+    length_penalty: float = 0.01  # length-dpo: reward units a token
+    average: bool = False  # losses with a reference get means over tokens instead of sums (TRL's IPO)
+    share_prompt: bool = True  # compute the prompt of a pair once, where the model allows it
+    reference_cache: str | Path | None = None  # folder that keeps precomputed reference scores between runs
 
 
-class PreferenceTrainer(PairTrainer):
+class PreferenceTrainer(ReferencedTrainer):
     """Train on pairs: `PreferenceTrainer(policy, tokenizer, records, loss="dpo").train()`.
 
     Args:
@@ -34,15 +65,18 @@ class PreferenceTrainer(PairTrainer):
         tokenizer: its tokenizer.
         records: `{"prompt", "chosen", "rejected"}`, strings or chat messages.
         config: a `PreferenceConfig`.
-        loss: a name, or a function of (policy_chosen, policy_rejected, ref_chosen, ref_rejected) summed
-            log-probabilities (B,) with the keywords `beta` and `reduction`.
+        loss: "dpo", "cdpo", "robust", "ipo", "length-dpo", "simpo" or "orpo" (the last two need no reference),
+            or a function of (policy_chosen, policy_rejected, ref_chosen, ref_rejected) summed log-probabilities (B,)
+            with the keywords `beta` and `reduction`.
         reference: "auto", "copy", "adapter-off" or "precomputed" (see `reference_of`), or another model.
 
-    Dropout is switched off. Metrics: `loss`, `rewards/chosen`, `rewards/rejected`, `rewards/margins`,
-    `rewards/accuracies` (share of
+    Metrics: `loss`, `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies` (share of
     pairs whose implicit rewards are in the right order), `logps/chosen`, `logps/rejected` (nats a completion).
+    Implicit rewards are beta times log-ratios; for SimPO and ORPO, which have no reference, beta times the mean
+    log-probability of a token.
     """
 
+    record_kind = "preference"
     config_class = PreferenceConfig
 
     def __init__(
@@ -55,73 +89,87 @@ class PreferenceTrainer(PairTrainer):
         loss: str | Callable[..., Tensor] = "dpo",
         reference: str | torch.nn.Module = "auto",
     ):
-        if not callable(loss) and loss not in LOSSES:
-            raise ValueError(f"loss is one of {', '.join(LOSSES)} or a function; got {loss!r}")
-        super().__init__(policy, tokenizer, records, config)
-        self.loss_function = loss if callable(loss) else LOSSES[loss]
-        if isinstance(reference, str):
-            self.reference = reference_of(policy, kind=reference)
-        else:
-            self.reference = Reference("copy", reference.requires_grad_(False).eval())
-        self.precomputed: Tensor | None = None
+        if not callable(loss) and loss not in METHODS:
+            raise ValueError(f"loss is one of {', '.join(METHODS)} or a function; got {loss!r}")
+        super().__init__(policy, tokenizer, records, config, reference=reference)
+        self.method = Method(loss) if callable(loss) else METHODS[loss]
+        self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", "custom")
+        self.shared = False
+
+    @property
+    def name(self) -> str:
+        return self.loss_name
+
+    @property
+    def beta(self) -> float:
+        """The config's beta, or the loss's own default, or 0.1."""
+        default = inspect.signature(self.method.loss).parameters["beta"].default
+        fallback = 0.1 if default is inspect.Parameter.empty else default
+        return fallback if self.config.beta is None else self.config.beta
+
+    def encode(self, record: dict) -> tuple[Encoded, Encoded]:
+        chosen, rejected = encode_row(record, self.tokenizer)
+        return chosen, rejected
+
+    def length(self, row: tuple[Encoded, Encoded]) -> int:
+        return shared_length(row) if self.shared else max(len(e.prompt_ids) + len(e.completion_ids) for e in row)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        batch = super().collate(indices)
-        if self.precomputed is not None:
-            batch["ref_logps"] = self.precomputed[indices].T.flatten()
-        return batch
+        collate = collate_shared if self.shared else collate_pairs
+        rows = [self.rows[i] for i in indices]
+        lengths = torch.tensor([[len(side.completion_ids) for side in row] for row in rows]).T
+        return self.with_reference(collate(rows, self.tokenizer.pad_token_id) | {"lengths": lengths}, indices)
+
+    def weight(self, batch: dict[str, Tensor]) -> int:
+        return batch["lengths"].shape[1]
 
     def before_training(self, accelerator) -> None:
-        if self.reference.frozen is not None:
-            self.reference.frozen.to(accelerator.device)
-        if self.reference.kind == "precomputed" and self.precomputed is None:  # a second run keeps the reference
-            self.precomputed = self._score_all(accelerator)
-        _switch_off_dropout(self.policy)
+        self.shared = self.config.share_prompt and self._can_share()
+        if self.method.reference:
+            super().before_training(accelerator)
+
+    def _can_share(self) -> bool:
+        reason = why_not_shared(self.policy)
+        if not reason and not fits_window(self.policy, max(map(shared_length, self.rows))):
+            reason = "rows are longer than its sliding window"
+        if not reason and not all(chosen.prompt_ids for chosen, _ in self.rows):
+            reason = "some prompts are empty"
+        if reason:
+            logger.warning("computing each prompt twice: %s", reason)
+        return not reason
+
+    def score(self, model, batch: dict[str, Tensor]) -> Tensor:
+        if self.shared:
+            inputs = (batch[name] for name in ("input_ids", "segments", "position_ids"))
+            return torch.stack(pair_logps(model, *inputs, chunk_size=self.config.chunk_size))
+        inputs = (batch[name] for name in ("input_ids", "attention_mask", "completion_mask"))
+        return sequence_logps(model, *inputs, chunk_size=self.config.chunk_size).view(2, -1)
 
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        batch = dict(batch)
-        ref = batch.pop("ref_logps", None)
-        if ref is None:
-            with self.reference.scoring(model) as scorer:
-                ref = sequence_logps(scorer, **batch, chunk_size=self.config.chunk_size)
-        logps = sequence_logps(model, **batch, chunk_size=self.config.chunk_size)
-        (chosen, rejected), (ref_chosen, ref_rejected) = logps.chunk(2), ref.chunk(2)
-        loss = self.loss_function(chosen, rejected, ref_chosen, ref_rejected, beta=self.config.beta, reduction="sum")
-        return loss, self._metrics(chosen.detach(), rejected.detach(), ref_chosen, ref_rejected)
-
-    def _metrics(self, chosen, rejected, ref_chosen, ref_rejected) -> dict[str, float]:
-        good = implicit_reward(chosen, ref_chosen, beta=self.config.beta)
-        bad = implicit_reward(rejected, ref_rejected, beta=self.config.beta)
-        values = {
-            "rewards/chosen": good,
-            "rewards/rejected": bad,
-            "rewards/margins": good - bad,
-            "rewards/accuracies": (good > bad).float(),
-            "logps/chosen": chosen,
-            "logps/rejected": rejected,
-        }
-        means = torch.stack([v.mean() for v in values.values()]).tolist()
-        return dict(zip(values, means, strict=True))
-
-    def _score_all(self, accelerator) -> Tensor:
-        """The reference's log-probabilities of all pairs, shape (N, 2), from the policy as it is now."""
-        order = sorted(range(len(self.rows)), key=lambda i: self.length(self.rows[i]))
-        size, scores = self.config.batch_size, torch.zeros(len(self.rows), 2)
-        self.policy.eval()
-        starts = tqdm(range(0, len(order), size), desc="reference", disable=not self.config.progress)
-        with self.reference.scoring(self.policy) as scorer, accelerator.autocast():
-            for start in starts:
-                indices = order[start : start + size]
-                batch = {k: v.to(accelerator.device) for k, v in self.collate(indices).items()}
-                logps = sequence_logps(scorer, **batch, chunk_size=self.config.chunk_size)
-                scores[indices] = logps.view(2, -1).T.cpu()
-        return scores
+        lengths, method = batch["lengths"], self.method
+        logps = self.score(model, batch)
+        scores, ref = logps, None
+        if method.reference:
+            ref = self.reference_scores(model, batch)
+            if self.config.average:
+                scores, ref = logps / lengths, ref / lengths
+        arguments = [*scores, *(ref if method.reference else ())]
+        arguments += lengths if method.lengths else ()
+        arguments += [-logps[0] / lengths[0]] if method.nll else ()
+        settings = {name: getattr(self.config, name) for name in method.settings}
+        loss = method.loss(*arguments, beta=self.beta, reduction="sum", **settings)
+        rewards = self.beta * ((scores - ref) if method.reference else logps / lengths).detach()
+        return loss, _metrics(rewards, logps.detach())
 
 
-def _switch_off_dropout(model) -> None:
-    """Without it a policy differs from its own reference by noise, and the first loss is not what it should be."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+def _metrics(rewards: Tensor, logps: Tensor) -> dict[str, float]:
+    values = {
+        "rewards/chosen": rewards[0],
+        "rewards/rejected": rewards[1],
+        "rewards/margins": rewards[0] - rewards[1],
+        "rewards/accuracies": (rewards[0] > rewards[1]).float(),
+        "logps/chosen": logps[0],
+        "logps/rejected": logps[1],
+    }
+    means = torch.stack([v.mean() for v in values.values()]).tolist()
+    return dict(zip(values, means, strict=True))

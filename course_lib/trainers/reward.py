@@ -5,18 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from course_lib.data import collate_pairs
+from course_lib.data.tokenization import Encoded, encode_row
 from course_lib.losses import bradley_terry_loss
 from course_lib.models import sequence_rewards
-from course_lib.trainers.loop import TrainingError
-from course_lib.trainers.pairs import PairTrainer
+from course_lib.trainers.loop import Trainer, TrainingError
 
 
-class RewardTrainer(PairTrainer):
+class RewardTrainer(Trainer):
     """Fit a reward model to pairs: `RewardTrainer(reward_model, tokenizer, records).train()`.
 
     The model is one of transformers for sequence classification with one label, as `load_reward_model`
     gives. Metrics: `loss`, `accuracy` (share of pairs in the right order), `margin` (mean reward difference).
     """
+
+    record_kind = "preference"
+
+    def encode(self, record: dict) -> tuple[Encoded, Encoded]:
+        chosen, rejected = encode_row(record, self.tokenizer)
+        return chosen, rejected
+
+    def length(self, row: tuple[Encoded, Encoded]) -> int:
+        return max(len(e.prompt_ids) + len(e.completion_ids) for e in row)
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        return collate_pairs([self.rows[i] for i in indices], self.tokenizer.pad_token_id)
+
+    def weight(self, batch: dict[str, Tensor]) -> int:
+        return len(batch["input_ids"]) // 2
 
     def before_training(self, accelerator) -> None:
         if accelerator.num_processes > 1:

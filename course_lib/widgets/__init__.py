@@ -9,9 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import display
+from torch import Tensor
 
+from course_lib import exact
 from course_lib.evaluation import gold_report
-from course_lib.figures import COLORS
+from course_lib.figures import COLORS, policy_bars
 from course_lib.rollouts import sample
 
 
@@ -90,3 +92,39 @@ def next_token_explorer(tokens: Sequence[str], probabilities: pd.DataFrame) -> i
 
     slider = ipywidgets.IntSlider(value=1, min=1, max=len(tokens) - 1, continuous_update=False)
     return ipywidgets.interactive(show, position=slider)
+
+
+def plot_optimum(replies: Sequence[str], ref_logps: Tensor, rewards: Tensor, beta: float) -> plt.Figure:
+    """RLHF's optimum at `beta` beside the reference, and where it lies among all policies' reward and KL."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.4), width_ratios=(1, 1.1))
+
+    def reward_and_kl(logps: Tensor) -> tuple[Tensor, Tensor]:
+        return exact.kl_divergence(logps, ref_logps.expand_as(logps)), (logps.exp() * rewards).sum(-1)
+
+    best = exact.optimal_policy(ref_logps, rewards, beta=beta)
+    policy_bars(replies, {"reference": ref_logps.exp(), "RLHF's optimum": best.exp()}, ax=left)
+    left.set(xlim=(0, 1), title=f"beta = {beta:.2g}")
+    others = np.random.default_rng(0).dirichlet(np.full(len(replies), 0.6), 1500)
+    right.scatter(*reward_and_kl(ref_logps.new_tensor(np.log(others + 1e-12))), s=3, color=COLORS["quiet"], alpha=0.4)
+    right.plot([], [], ".", color=COLORS["quiet"], label="random policies")
+    sweep = [reward_and_kl(exact.optimal_policy(ref_logps, rewards, beta=b)) for b in np.geomspace(0.01, 100, 200)]
+    right.plot(*np.array(sweep).T, color=COLORS["rlhf"], label="optimum of each beta")
+    kl, reward = (float(x) for x in reward_and_kl(best))
+    right.axline((kl, reward), slope=beta, color=COLORS["ink"], linewidth=0.9, linestyle="--", label="slope beta")
+    right.plot(kl, reward, "o", color=COLORS["ink"])
+    right.set(xlabel="KL to the reference (nats)", ylabel="expected reward (reward units)")
+    right.set(xlim=(-0.1, 3.2), ylim=(rewards.min().item() - 0.1, rewards.max().item() + 0.15))
+    right.legend(loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
+def optimum_explorer(replies: Sequence[str], ref_logps: Tensor, rewards: Tensor) -> ipywidgets.Widget:
+    """A slider for beta over `plot_optimum`."""
+
+    def show(beta: float):
+        plot_optimum(replies, ref_logps, rewards, beta)
+        plt.show()
+
+    slider = ipywidgets.FloatLogSlider(value=0.5, min=-2, max=2, step=0.1, continuous_update=False)
+    return ipywidgets.interactive(show, beta=slider)

@@ -1,12 +1,11 @@
-"""Log-probabilities of completions: the only bridge between a model and a loss."""
+"""Log-probabilities of one completion a row."""
 
 from __future__ import annotations
 
-import inspect
-
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from course_lib.logprobs.forward import all_logits, head_of, hidden_states, with_positions
+from course_lib.logprobs.head import token_logps
 
 
 def completion_logps(
@@ -21,15 +20,16 @@ def completion_logps(
 
         logps[b, t] = ln p(input_ids[b, t] | input_ids[b, <t])     where mask[b, t], else 0
 
-    The output layer runs only over the columns in which some row has a token to score.
+    The output layer runs only where a token is scored, a chunk of tokens at a time, forward and backward:
+    no (B, T, V) tensor exists. Where a model does not allow that (a sharded or replaced output layer), its own
+    logits are used, and the reason is logged once.
 
     Args:
         model: a causal language model of transformers, or anything that wraps one.
         input_ids: (B, T) token ids, padded on either side.
         attention_mask: (B, T), 1 at real tokens and 0 at padding.
         completion_mask: (B, T), true where a token belongs to the completion (EOS included).
-        chunk_size: score that many columns at a time and recompute their log-softmax in the backward pass;
-            less memory, a little slower. By default all at once.
+        chunk_size: tokens scored at a time; by default as many as 64 MiB of logits hold.
 
     Returns:
         `logps` (B, T) in nats, fp32, and the boolean `mask` (B, T) of the tokens that were scored: those of
@@ -40,17 +40,15 @@ def completion_logps(
     """
     mask = _scored(input_ids, attention_mask, completion_mask)
     if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size is a number of columns, at least 1; got {chunk_size}")
-    columns = mask.any(dim=0).nonzero().squeeze(1)  # positions of tokens to score, never 0
-    logits = _logits_at(model, input_ids, attention_mask, columns - 1)
-    targets = input_ids[:, columns]
-    if chunk_size is None:
-        gathered = token_logps(logits, targets)
-    else:
-        parts = zip(logits.split(chunk_size, dim=1), targets.split(chunk_size, dim=1), strict=True)
-        gathered = torch.cat([checkpoint(token_logps, *part, use_reentrant=False) for part in parts], dim=1)
-    logps = gathered.new_zeros(input_ids.shape).index_copy(1, columns, gathered)
-    return logps.masked_fill(~mask, 0.0), mask
+        raise ValueError(f"chunk_size is a number of tokens, at least 1; got {chunk_size}")
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(model, attention_mask)
+    head = head_of(model)
+    if head is None:
+        return _from_logits(model, inputs, mask), mask
+    where = mask.flatten().nonzero().squeeze(1)  # never a row's first column, so the token before is in its row
+    hidden = hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, where - 1)
+    scored = head.logps(hidden, input_ids.flatten()[where], chunk_size)
+    return scored.new_zeros(mask.numel()).index_copy(0, where, scored).view(mask.shape), mask
 
 
 def sequence_logps(
@@ -77,24 +75,12 @@ def sequence_logps(
     return total / mask.sum(dim=1) if average else total
 
 
-def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """`log_softmax(logits)[targets]` in fp32: logits (..., V), targets (...), result (...)."""
-    logits = logits.float()
-    return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(dim=-1)
-
-
-def position_ids(attention_mask: Tensor) -> Tensor:
-    """Positions that count real tokens only, so that left padding shifts nothing: (B, T)."""
-    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
-
-
-def forward_arguments(model) -> set[str]:
-    """Names that the innermost transformers model's `forward` takes."""
-    while inner := getattr(model, "module", None) or getattr(model, "_orig_mod", None):
-        model = inner  # DistributedDataParallel, DeepSpeed; torch.compile
-    if hasattr(model, "get_base_model"):  # PEFT
-        model = model.get_base_model()
-    return set(inspect.signature(model.forward).parameters)
+def _from_logits(model, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+    """The same log-probabilities by way of the logits of all columns that hold a scored token."""
+    columns = mask.any(dim=0).nonzero().squeeze(1)
+    logits = all_logits(model, columns - 1, **inputs)
+    logps = token_logps(logits, inputs["input_ids"][:, columns])
+    return logps.new_zeros(mask.shape).index_copy(1, columns, logps).masked_fill(~mask, 0.0)
 
 
 def _scored(input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor) -> Tensor:
@@ -111,16 +97,3 @@ def _scored(input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor) 
     if empty:
         raise ValueError(f"rows {empty} of the batch have no completion token to score; give each a completion")
     return mask
-
-
-def _logits_at(model, input_ids: Tensor, attention_mask: Tensor, columns: Tensor) -> Tensor:
-    """Logits (B, len(columns), V) at the given positions, computed nowhere else if the model allows it."""
-    takes = forward_arguments(model)
-    extra = {}
-    if "position_ids" in takes and not attention_mask.all():
-        extra["position_ids"] = position_ids(attention_mask)
-    if "use_cache" in takes:
-        extra["use_cache"] = False
-    if "logits_to_keep" in takes:
-        return model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=columns, **extra).logits
-    return model(input_ids=input_ids, attention_mask=attention_mask, **extra).logits[:, columns]

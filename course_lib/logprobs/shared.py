@@ -1,0 +1,116 @@
+"""Both completions of a pair in one row behind their common prompt, so that the prompt is computed once.
+
+A row is [prompt | chosen | rejected | padding]; `segments` tells which is which (0, 1, 2, -1). A completion's
+tokens see the prompt and themselves, and count their positions from the prompt's end.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from course_lib.logprobs.completions import sequence_logps
+from course_lib.logprobs.forward import (
+    all_logits,
+    forward_arguments,
+    head_of,
+    hidden_states,
+    same_up_to_rounding,
+    unwrapped,
+)
+from course_lib.logprobs.head import token_logps
+
+PROMPT, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1
+
+
+def pair_logps(
+    model, input_ids: Tensor, segments: Tensor, position_ids: Tensor, *, chunk_size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the chosen and of the rejected completions, both given their common prompt.
+
+    Args:
+        model: a causal language model for which `why_not_shared` has no objection.
+        input_ids: (B, T) from `collate_shared`, rows of prompt, chosen, rejected, padding.
+        segments: (B, T), 0 in the prompt, 1 in the chosen, 2 in the rejected completion, -1 in padding.
+        position_ids: (B, T), each completion counted from the prompt's end.
+        chunk_size: as in `completion_logps`.
+
+    Returns:
+        `(chosen, rejected)`, each (B,), in nats, fp32, summed over completion tokens.
+    """
+    size, width = input_ids.shape
+    inputs = {
+        "input_ids": input_ids,
+        "position_ids": position_ids,
+        "attention_mask": _visible(segments, unwrapped(model)),
+    }
+    row, column = (segments > PROMPT).nonzero(as_tuple=True)
+    first = segments[row, column] != segments[row, column - 1]
+    last_of_prompt = (segments == PROMPT).sum(dim=1) - 1
+    source = row * width + torch.where(first, last_of_prompt[row], column - 1)
+    targets = input_ids[row, column]
+    head = head_of(model)
+    if head is None:
+        logps = token_logps(all_logits(model, **inputs).flatten(0, 1).index_select(0, source), targets)
+    else:
+        hidden = hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, source)
+        logps = head.logps(hidden, targets, chunk_size)
+    side = (segments[row, column] == REJECTED).long()
+    return logps.new_zeros(2 * size).index_add(0, side * size + row, logps).chunk(2)
+
+
+@torch.no_grad()
+def why_not_shared(model) -> str:
+    """Why the model cannot score two completions behind one prompt; empty if it can.
+
+    Tried on a few tokens: an attention that ignores the mask, or a state that runs through the whole row, shows.
+    """
+    inner = unwrapped(model)
+    config = inner.config.get_text_config()
+    if "position_ids" not in forward_arguments(model):
+        return "it takes no position_ids"
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return f"its attention ({config._attn_implementation}) takes no mask of its own"
+    device, vocabulary = next(inner.parameters()).device, config.vocab_size
+    ids = (torch.arange(8, device=device) * 7 + 3) % vocabulary
+    prompt, chosen, rejected = ids[:3], ids[3:5], ids[5:]
+    segments = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2]], device=device)
+    positions = torch.tensor([[0, 1, 2, 3, 4, 3, 4, 5]], device=device)
+    was_training = model.training
+    model.eval()
+    try:
+        together = torch.cat(pair_logps(model, ids[None], segments, positions))
+        alone = torch.cat([_alone(model, prompt, completion) for completion in (chosen, rejected)])
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        return f"it refuses a mask of four dimensions ({error})"
+    finally:
+        model.train(was_training)
+    return (
+        ""
+        if same_up_to_rounding(alone, together, inner.dtype)
+        else "its attention does not follow a mask of four dimensions"
+    )
+
+
+def fits_window(model, length: int) -> bool:
+    """Whether rows of that many tokens stay inside the model's sliding window, so that no local mask would apply."""
+    window = getattr(unwrapped(model).config.get_text_config(), "sliding_window", None)
+    return window is None or length <= window
+
+
+def _alone(model, prompt: Tensor, completion: Tensor) -> Tensor:
+    ids = torch.cat([prompt, completion])[None]
+    mask = torch.arange(ids.shape[1], device=ids.device)[None] >= len(prompt)
+    return sequence_logps(model, ids, torch.ones_like(ids), mask)
+
+
+def _visible(segments: Tensor, inner) -> Tensor:
+    """Attention mask (B, 1, T, T): boolean, or for eager attention added to the scores."""
+    width = segments.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
+    here, there = segments.unsqueeze(2), segments.unsqueeze(1)
+    visible = causal & ((there == PROMPT) | (there == here))  # padding sees padding, so no row is empty
+    if inner.config.get_text_config()._attn_implementation == "sdpa":
+        return visible.unsqueeze(1)
+    hidden = torch.zeros_like(visible, dtype=inner.dtype).masked_fill(~visible, torch.finfo(inner.dtype).min)
+    return hidden.unsqueeze(1)

@@ -1,0 +1,146 @@
+"""KTO on unpaired records: a prompt, a response, and a thumb up or down."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from course_lib.data import collate_completions
+from course_lib.data.tokenization import Encoded, encode_row
+from course_lib.logprobs import sequence_logps
+from course_lib.losses import kto_kl_baseline, kto_loss
+from course_lib.trainers.loop import TrainingConfig
+from course_lib.trainers.referenced import ReferencedTrainer
+
+
+@dataclass
+class KTOConfig(TrainingConfig):
+    """Settings of a KTO run."""
+
+    learning_rate: float = 1e-6
+    beta: float = 0.1
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    reference_cache: str | Path | None = None  # folder that keeps precomputed reference scores between runs
+
+
+class KTOTrainer(ReferencedTrainer):
+    """Train on thumbs: `KTOTrainer(policy, tokenizer, records).train()`.
+
+    Every batch and micro-batch holds both classes in the data's proportion. For the baseline z0 each prompt is
+    also paired with another row's response; z0 is the mean over the whole batch, all micro-batches together.
+
+    Args:
+        policy: the model to train, in place; it should have been through SFT.
+        tokenizer: its tokenizer.
+        records: `{"prompt", "completion", "label"}`, strings or chat messages, labels booleans.
+        config: a `KTOConfig`.
+        reference: "auto", "copy", "adapter-off" or "precomputed" (see `reference_of`), or another model.
+
+    Metrics: `loss`, `kl` (the baseline, nats), `rewards/chosen` and `rewards/rejected` (mean implicit reward of
+    desirable and undesirable responses), `rewards/margins`.
+
+    Raises:
+        ValueError: if one of the classes has fewer records than there are batches.
+    """
+
+    record_kind = "unpaired"
+    config_class = KTOConfig
+
+    def __init__(
+        self,
+        policy,
+        tokenizer,
+        records: Sequence[dict],
+        config: KTOConfig | None = None,
+        *,
+        reference: str | torch.nn.Module = "auto",
+    ):
+        super().__init__(policy, tokenizer, records, config, reference=reference)
+        self.labels = [bool(record["label"]) for record in records]
+        batches = -(-len(self.rows) // self.config.batch_size)
+        for label, name in ((True, "desirable"), (False, "undesirable")):
+            if self.labels.count(label) < batches * self.config.accumulation:
+                raise ValueError(
+                    f"{self.labels.count(label)} {name} records cannot be in each of {batches} batches of "
+                    f"{self.config.accumulation} micro-batches, and KTO needs both classes in all of them; add "
+                    f"{name} records, raise batch_size or lower accumulation"
+                )
+        self.partner = _partners(self.rows, self.config.seed)
+
+    def encode(self, record: dict) -> Encoded:
+        return encode_row(record, self.tokenizer)[0]
+
+    def length(self, row: Encoded) -> int:
+        return len(row.prompt_ids) + len(row.completion_ids)
+
+    def groups(self) -> list[int]:
+        return [int(label) for label in self.labels]
+
+    def weight(self, batch: dict[str, Tensor]) -> int:
+        return len(batch["desirable"])
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        pad = self.tokenizer.pad_token_id
+        rows = [self.rows[i] for i in indices]
+        crossed = [Encoded(self.rows[i].prompt_ids, self.rows[self.partner[i]].completion_ids) for i in indices]
+        mismatched = {f"mismatched_{name}": value for name, value in collate_completions(crossed, pad).items()}
+        batch = collate_completions(rows, pad) | mismatched
+        return self.with_reference(batch | {"desirable": torch.tensor([self.labels[i] for i in indices])}, indices)
+
+    def score(self, model, batch: dict[str, Tensor]) -> Tensor:
+        """Log-probabilities of each row's own response, and of the mismatched one."""
+        return torch.stack([self._logps(model, batch), self._logps(model, batch, "mismatched_")])
+
+    def before_step(self, accelerator, model, micro_batches: list[dict[str, Tensor]]) -> None:
+        """Put the baseline of the whole batch, and the reference's scores, into each micro-batch."""
+        policy, reference = [], []
+        with torch.no_grad(), accelerator.autocast():
+            for batch in micro_batches:
+                policy.append(self._logps(model, batch, "mismatched_"))
+                batch["ref_logps"] = self.reference_scores(model, batch)
+                reference.append(batch["ref_logps"][1])
+        mismatched = accelerator.gather(torch.stack([torch.cat(policy).mean(), torch.cat(reference).mean()]).view(1, 2))
+        baseline = kto_kl_baseline(mismatched[:, 0], mismatched[:, 1])
+        for batch in micro_batches:
+            batch["kl_baseline"] = baseline
+
+    def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        config, desirable, baseline = self.config, batch["desirable"], batch["kl_baseline"]
+        logps, ref = self._logps(model, batch), batch["ref_logps"][0]
+        loss = kto_loss(
+            logps,
+            ref,
+            desirable,
+            baseline,
+            beta=config.beta,
+            desirable_weight=config.desirable_weight,
+            undesirable_weight=config.undesirable_weight,
+            reduction="sum",
+        )
+        rewards = config.beta * (logps.detach() - ref)
+        up, down = rewards[desirable].mean().item(), rewards[~desirable].mean().item()
+        metrics = {"rewards/chosen": up, "rewards/rejected": down, "rewards/margins": up - down}
+        return loss, metrics | {"kl": baseline.item()}
+
+    def _logps(self, model, batch: dict[str, Tensor], which: str = "") -> Tensor:
+        inputs = (batch[which + name] for name in ("input_ids", "attention_mask", "completion_mask"))
+        return sequence_logps(model, *inputs, chunk_size=self.config.chunk_size)
+
+
+def _partners(rows: list[Encoded], seed: int) -> list[int]:
+    """For each row another one, whose response makes the mismatched pair: one turn of a shuffled circle.
+
+    Neighbours in the circle have completions of similar length, so that mismatched batches pad as little as others.
+    """
+    order = random.Random(f"partners-{seed}").sample(range(len(rows)), len(rows))
+    order.sort(key=lambda i: len(rows[i].completion_ids))
+    partner = [0] * len(rows)
+    for here, there in zip(order, order[1:] + order[:1], strict=True):
+        partner[here] = there
+    return partner

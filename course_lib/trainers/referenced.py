@@ -1,0 +1,106 @@
+"""What trainers share that hold a policy to a frozen reference: two scores a row, the reference's computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from course_lib.models import Reference, reference_of
+from course_lib.trainers.loop import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+class ReferencedTrainer(Trainer):
+    """A trainer whose rows have two scores (log-probabilities), compared between policy and reference.
+
+    Dropout is switched off: with it a policy differs from its own reference by noise.
+    """
+
+    def __init__(
+        self, policy, tokenizer, records: Sequence[dict], config=None, *, reference: str | torch.nn.Module = "auto"
+    ):
+        super().__init__(policy, tokenizer, records, config)
+        self.precomputed: Tensor | None = None
+        if isinstance(reference, str):
+            self.reference = reference_of(policy, kind=reference)
+        else:
+            self.reference = Reference("copy", reference.requires_grad_(False).eval())
+
+    @abstractmethod
+    def score(self, model, batch: dict[str, Tensor]) -> Tensor:
+        """Both log-probabilities of each of the batch's B rows, (2, B), nats."""
+
+    def reference_scores(self, model, batch: dict[str, Tensor]) -> Tensor:
+        """`score` under the reference, without gradients; looked up where it was precomputed."""
+        if "ref_logps" in batch:
+            return batch["ref_logps"]
+        with self.reference.scoring(model) as scorer:
+            return self.score(scorer, batch)
+
+    def with_reference(self, batch: dict[str, Tensor], indices: list[int]) -> dict[str, Tensor]:
+        """The batch, with the reference's scores of its rows if they are known already."""
+        return batch if self.precomputed is None else batch | {"ref_logps": self.precomputed[indices].T}
+
+    def before_training(self, accelerator) -> None:
+        _switch_off_dropout(self.policy)
+        if self.reference.frozen is not None:
+            self.reference.frozen.to(accelerator.device)
+        if self.reference.kind == "precomputed" and self.precomputed is None:  # a second run keeps the reference
+            self.precomputed = self._scores_from_disk(accelerator)
+
+    def _scores_from_disk(self, accelerator) -> Tensor:
+        """The reference's scores of all rows, (N, 2), read from the cache folder if they are there."""
+        folder = self.config.reference_cache
+        if folder is None:
+            return self._score_all(accelerator)
+        path = Path(folder) / f"{_fingerprint(self.policy, self.rows)}.safetensors"
+        if path.exists():
+            logger.info("reference scores read from %s", path)
+            return load_file(path)["scores"]
+        scores = self._score_all(accelerator)
+        if accelerator.is_main_process:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half_written = path.with_suffix(f".{os.getpid()}")
+            save_file({"scores": scores}, half_written)
+            half_written.replace(path)
+        return scores
+
+    def _score_all(self, accelerator) -> Tensor:
+        order = sorted(range(len(self.rows)), key=lambda i: self.length(self.rows[i]))
+        size, scores = self.config.batch_size, torch.zeros(len(self.rows), 2)
+        self.policy.eval()
+        starts = tqdm(range(0, len(order), size), desc="reference", disable=not self.config.progress)
+        with self.reference.scoring(self.policy) as scorer, accelerator.autocast():
+            for start in starts:
+                indices = order[start : start + size]
+                batch = {k: v.to(accelerator.device) for k, v in self.collate(indices).items()}
+                scores[indices] = self.score(scorer, batch).T.cpu()
+        return scores
+
+
+def _fingerprint(policy, rows: list) -> str:
+    """One name for a model's weights and the token ids it scores; either changed gives another name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    digest.update(repr(rows).encode())
+    return digest.hexdigest()[:32]
+
+
+def _switch_off_dropout(model) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
