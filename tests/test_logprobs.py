@@ -2,20 +2,26 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
-    GemmaForCausalLM,
     GPT2Config,
-    GPT2LMHeadModel,
+    GraniteConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
-    MistralForCausalLM,
+    MixtralConfig,
     Qwen2Config,
-    Qwen2ForCausalLM,
+    Qwen3Config,
 )
 
 from course_lib import completion_logps, sequence_logps
-from course_lib.data import collate_completions
+from course_lib.data import collate_completions, collate_pairs, collate_shared
 from course_lib.data.tokenization import Encoded
+from course_lib.logprobs import fits_window, linear_logps, pair_logps, token_logps, why_not_shared
 
 SMALL = {
     "vocab_size": 50,
@@ -27,21 +33,50 @@ SMALL = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
-MODELS = {
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SMALL)),
-    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**SMALL, head_dim=8)),
-    "mistral": lambda: MistralForCausalLM(MistralConfig(**SMALL)),
-    "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0)
+CONFIGS = {
+    "llama": LlamaConfig(**SMALL),
+    "qwen2": Qwen2Config(**SMALL),
+    "qwen3": Qwen3Config(**SMALL, head_dim=8),
+    "gemma": GemmaConfig(**SMALL, head_dim=8),
+    "gemma2": Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=2.0),
+    "gemma3": Gemma3TextConfig(**SMALL, head_dim=8),
+    "mistral": MistralConfig(**SMALL),
+    "mixtral": MixtralConfig(**SMALL),
+    "granite": GraniteConfig(**SMALL, logits_scaling=3.0),
+    "gpt2": GPT2Config(
+        vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, bos_token_id=1, eos_token_id=1
     ),
 }
+
+
+def new(name: str):
+    """A small model whose weights are large enough for its context to matter."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(5)
+    return model
+
+
 ROWS = [Encoded([7, 8, 9], [10, 11, 1]), Encoded([3], [4, 1]), Encoded([5, 6, 7, 8], [9, 9, 9, 9, 1])]
 
 
-@pytest.fixture(params=sorted(MODELS))
+PAIRS = [
+    (Encoded([7, 8, 9], [10, 11, 1]), Encoded([7, 8, 9], [12, 1])),
+    (Encoded([3], [4, 1]), Encoded([3], [4, 4, 4, 4, 4, 1])),
+    (Encoded([5, 6, 7, 8, 9, 2], [1]), Encoded([5, 6, 7, 8, 9, 2], [30, 1])),
+]
+
+
+@pytest.fixture(params=sorted(CONFIGS))
 def model(request):
-    torch.manual_seed(0)
-    return MODELS[request.param]().eval()
+    return new(request.param)
+
+
+def gradients(model, loss) -> list[torch.Tensor]:
+    return torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
 
 
 def plain_logp(model, row: Encoded) -> torch.Tensor:
@@ -117,7 +152,7 @@ def test_a_model_without_logits_to_keep_gives_the_same():
         def __init__(self):
             super().__init__()
             torch.manual_seed(0)
-            self.inner = MODELS["qwen2"]().eval()
+            self.inner = new("qwen2")
 
         def forward(self, input_ids, attention_mask, position_ids=None):
             return self.inner(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
@@ -134,3 +169,96 @@ def test_wrong_shapes_and_empty_rows_are_named(model):
         completion_logps(model, ids, ids, torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0]]))
     with pytest.raises(ValueError, match="chunk_size"):
         completion_logps(model, ids, ids, ids, chunk_size=0)
+
+
+def test_gradients_equal_those_of_one_row_at_a_time(model):
+    signs = torch.tensor([1.0, -2.0, 0.5])
+    ours = gradients(model, (sequence_logps(model, **collate_completions(ROWS, 0)) * signs).sum())
+    plain = gradients(model, (torch.stack([plain_logp(model, r) for r in ROWS]) * signs).sum())
+    for mine, theirs in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5 * max(1.0, theirs.abs().max().item()), rtol=1e-4)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_shared_prompt_changes_neither_value_nor_gradient(model, eager):
+    if eager:
+        model.set_attn_implementation("eager")
+    assert why_not_shared(model) == ""
+    signs = torch.tensor([1.0, -2.0, 0.5, 0.3, 1.0, -1.0])
+    together = torch.cat(pair_logps(model, **collate_shared(PAIRS, 0)))
+    apart = sequence_logps(model, **collate_pairs(PAIRS, 0))
+    torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-5)
+    for mine, theirs in zip(*(gradients(model, (x * signs).sum()) for x in (together, apart)), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5 * max(1.0, theirs.abs().max().item()), rtol=1e-4)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that any operation makes."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        for value in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(value, torch.Tensor):
+                self.largest = max(self.largest, value.numel())
+        return result
+
+
+def test_no_tensor_of_all_logits_exists_forward_or_backward():
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SMALL | {"vocab_size": 5000, "tie_word_embeddings": True}))
+    batch = collate_completions([Encoded([5] * 20, [7] * 40), Encoded([5] * 30, [8] * 40)], 0)
+    sequence_logps(model, **batch)  # the first call tries the model out
+    with LargestTensor() as seen:
+        sequence_logps(model, **batch, chunk_size=4).sum().backward()
+    assert seen.largest == 5000 * 32  # the weights themselves; all scored logits would be 80 * 5000
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_chunked_scores_of_hidden_states_equal_the_plain_ones(dtype, chunk, softcap):
+    torch.manual_seed(0)
+    hidden, weight, bias = (torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((20, 8), (50, 8), (50,)))
+    targets, signs = torch.randint(50, (20,)), torch.randn(20)
+    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    plain = token_logps(logits, targets)
+    ours = linear_logps(hidden, weight, targets, bias=bias, softcap=softcap, chunk_size=chunk)
+    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.02}
+    torch.testing.assert_close(ours, plain, **tolerance)
+    for mine, theirs in zip(
+        *(torch.autograd.grad((x * signs).sum(), [hidden, weight, bias]) for x in (ours, plain)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, **tolerance)
+
+
+def test_a_model_that_scales_its_logits_falls_back_and_says_why(caplog):
+    model = new("granite")
+    sequence_logps(model, **collate_completions(ROWS, 0))
+    sequence_logps(model, **collate_completions(ROWS, 0))
+    assert [r.message for r in caplog.records if "changes its logits" in r.message].__len__() == 1
+
+
+def test_a_model_that_ignores_the_mask_is_not_trusted_with_a_shared_prompt():
+    class Deaf(LlamaForCausalLM):
+        def forward(self, input_ids, attention_mask=None, position_ids=None, **kwargs):
+            return super().forward(input_ids=input_ids, position_ids=position_ids, **kwargs)
+
+    torch.manual_seed(0)
+    assert "does not follow a mask" in why_not_shared(Deaf(CONFIGS["llama"]))
+
+
+def test_a_sliding_window_must_hold_the_whole_row():
+    model = AutoModelForCausalLM.from_config(MistralConfig(**SMALL, sliding_window=10))
+    assert fits_window(model, 10) and not fits_window(model, 11) and fits_window(new("llama"), 10**6)
+
+
+def test_scoring_leaves_the_model_as_it_was():
+    model = new("llama").train()
+    ids = torch.tensor([[3, 4, 5]])
+    before = model(input_ids=ids).logits
+    why_not_shared(model)
+    sequence_logps(model, **collate_completions(ROWS, 0))
+    assert torch.equal(model(input_ids=ids).logits, before) and model.training
