@@ -124,9 +124,13 @@ def ipo_optimum(ref_logps: Tensor, preferences: Tensor, *, beta: float) -> Tenso
 def minimise(objective: Callable[[Tensor], Tensor], start: Tensor, *, steps: int = 200) -> Tensor:
     """The log-probabilities that minimise `objective(logps)`, from those in `start`, by L-BFGS on the logits.
 
+    The losses of DPO and IPO are convex in the logits, and their minimum is found to about ten digits. The RLHF
+    objective is not: at small beta the search can stall where a rare response has all but vanished. Its optimum is
+    known in closed form (`optimal_policy`).
+
     Args:
         objective: differentiable function of log-probabilities of the shape of `start`, returning a scalar.
-        start: (..., K) log-probabilities; fp64 gives about ten digits.
+        start: (..., K) log-probabilities, fp64 for more than six digits.
         steps: most iterations.
 
     Returns:

@@ -184,7 +184,7 @@ def policy_bars(replies: Sequence[str], policies: Mapping[str, Sequence[float]],
         ax.barh(y, probabilities, height=0.9 * height, color=color, alpha=0.45 if color in used else 1, label=name)
         used.append(color)
     ax.set_yticks(range(len(replies)), replies)
-    ax.invert_yaxis()
+    ax.set_ylim(len(replies) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("probability")
     if len(policies) > 1:
@@ -204,7 +204,7 @@ def policy_sweep(
     for reply, reward, middle in zip(reversed(replies), rewards, middles, strict=True):
         ax.text(1.02 * betas[-1], middle, f" {reply}  ({reward:+.1f})", va="center", fontsize=8.5)
     ax.set(xscale="log", xlim=(betas[0], betas[-1]), ylim=(0, 1), ylabel="probability")
-    ax.set_xlabel("beta (reward units a nat, logarithmic)")
+    ax.set(xlabel="beta (reward units a nat, logarithmic)", title="one band a reply, its reward in brackets")
     return ax
 
 
@@ -229,3 +229,26 @@ def course_map(lessons: Sequence[tuple[str, str, str]], *, ready: Sequence[str])
     axes.set(xlim=(-1.1, widest), ylim=(-len(parts) + 0.5, 0.5))
     axes.axis("off")
     return figure
+
+
+def sweep(
+    settings: Sequence[float],
+    outcomes: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Outcomes over a setting on a logarithmic axis: the mean over seeds as a line, lowest to highest as a band.
+
+    `outcomes` maps a label to one row of seeds for each setting. A label that is a method has its colour.
+    """
+    ax = ax or plt.subplots()[1]
+    for name, rows in outcomes.items():
+        values = np.array(rows)
+        (line,) = ax.plot(settings, values.mean(axis=1), "o-", color=COLORS.get(name), label=label(name))
+        ax.fill_between(settings, values.min(axis=1), values.max(axis=1), color=line.get_color(), alpha=0.2)
+    ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+    if len(outcomes) > 1:
+        ax.legend()
+    return ax

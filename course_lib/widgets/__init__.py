@@ -102,7 +102,7 @@ def plot_optimum(replies: Sequence[str], ref_logps: Tensor, rewards: Tensor, bet
         return exact.kl_divergence(logps, ref_logps.expand_as(logps)), (logps.exp() * rewards).sum(-1)
 
     best = exact.optimal_policy(ref_logps, rewards, beta=beta)
-    policy_bars(replies, {"reference": ref_logps.exp(), "RLHF's optimum": best.exp()}, ax=left)
+    policy_bars(replies, {"reference": ref_logps.exp(), "RLHF optimum": best.exp()}, ax=left)
     left.set(xlim=(0, 1), title=f"beta = {beta:.2g}")
     others = np.random.default_rng(0).dirichlet(np.full(len(replies), 0.6), 1500)
     right.scatter(*reward_and_kl(ref_logps.new_tensor(np.log(others + 1e-12))), s=3, color=COLORS["quiet"], alpha=0.4)
@@ -110,10 +110,13 @@ def plot_optimum(replies: Sequence[str], ref_logps: Tensor, rewards: Tensor, bet
     sweep = [reward_and_kl(exact.optimal_policy(ref_logps, rewards, beta=b)) for b in np.geomspace(0.01, 100, 200)]
     right.plot(*np.array(sweep).T, color=COLORS["rlhf"], label="optimum of each beta")
     kl, reward = (float(x) for x in reward_and_kl(best))
-    right.axline((kl, reward), slope=beta, color=COLORS["ink"], linewidth=0.9, linestyle="--", label="slope beta")
+    right.axline(
+        (kl, reward), slope=beta, color=COLORS["ink"], linewidth=0.9, linestyle="--", label="equal J: slope beta"
+    )
     right.plot(kl, reward, "o", color=COLORS["ink"])
     right.set(xlabel="KL to the reference (nats)", ylabel="expected reward (reward units)")
-    right.set(xlim=(-0.1, 3.2), ylim=(rewards.min().item() - 0.1, rewards.max().item() + 0.15))
+    right.set_xlim(-0.1, 0.1 - ref_logps.min().item())
+    right.set_ylim(rewards.min().item() - 0.75, rewards.max().item() + 0.15)
     right.legend(loc="lower right")
     figure.tight_layout()
     return figure
