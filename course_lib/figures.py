@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-# Okabe and Ito's colour-blind safe palette; a method has the same colour in every figure.
+# Okabe and Ito's colour-blind safe palette, and dark shades of Paul Tol's; a method keeps its colour in every figure.
 COLORS = {
     "base": "#999999",
     "sft": "#0072B2",
@@ -21,6 +21,10 @@ COLORS = {
     "ipo": "#CC79A7",
     "kto": "#E69F00",
     "simpo": "#56B4E9",
+    "cdpo": "#117733",
+    "robust": "#882255",
+    "length-dpo": "#999933",
+    "orpo": "#332288",
     "rlhf": "#D55E00",
     "reference": "#0072B2",
     "chosen": "#009E73",
@@ -55,7 +59,8 @@ def use_style() -> None:
 
 def label(method: str) -> str:
     """A method's name as figures print it."""
-    return method.upper() if method in ("sft", "ppo", "dpo", "ipo", "kto") else {"simpo": "SimPO"}.get(method, method)
+    mixed = {"simpo": "SimPO", "cdpo": "cDPO", "robust": "robust DPO", "length-dpo": "length-DPO"}
+    return method.upper() if method in ("sft", "ppo", "dpo", "ipo", "kto", "orpo") else mixed.get(method, method)
 
 
 def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]]) -> plt.Figure:
@@ -205,6 +210,118 @@ def policy_sweep(
         ax.text(1.02 * betas[-1], middle, f" {reply}  ({reward:+.1f})", va="center", fontsize=8.5)
     ax.set(xscale="log", xlim=(betas[0], betas[-1]), ylim=(0, 1), ylabel="probability")
     ax.set(xlabel="beta (reward units a nat, logarithmic)", title="one band a reply, its reward in brackets")
+    return ax
+
+
+def loss_family(
+    h: Sequence[float],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    stops: Mapping[str, float | None],
+) -> plt.Figure:
+    """Losses over the difference of log-ratios `h`: value, pull, and where each stops; `curves` holds value and slope.
+
+    Each loss is measured by its own slope at h = 0, which an optimiser such as Adam does not see: all curves
+    start alike there. Arrows in the lower panel show the direction and strength of the pull.
+    """
+    h, start = np.asarray(h), int(np.abs(h).argmin())
+    figure, axes = plt.subplot_mosaic([["value", "pull"], ["rows", "rows"]], figsize=(10, 7), height_ratios=(1, 0.9))
+    ends = {"value": [], "pull": []}
+    for y, (method, (value, slope)) in enumerate(curves.items()):
+        value, slope, color = np.asarray(value), np.asarray(slope), COLORS[method]
+        drawn = {"value": (value - value[start]) / -slope[start], "pull": slope / slope[start]}
+        for panel, line in drawn.items():
+            style = {"dpo": "-", "ipo": "-", "kto": "-", "simpo": "-"}.get(method, (0, (5, 1.5)))
+            axes[panel].plot(h, line, color=color, linestyle=style, label=label(method))
+            ends[panel].append(line[np.abs(h) <= 8])
+        _pull_row(axes["rows"], y, h, drawn["pull"], stops[method], color)
+    for panel, text in (("value", "loss, from its value at h = 0 (slopes at h = 0)"), ("pull", "pull on h (pulls at h = 0)")):
+        low, high = np.min(ends[panel]), np.max(ends[panel])
+        axes[panel].set(ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)), ylabel=text)
+        axes[panel].axhline(0, color=COLORS["ink"], linewidth=0.8)
+        axes[panel].set(xlabel="difference of log-ratios h (nats)", xlim=(h[0], h[-1]))
+    axes["value"].legend(ncols=2, fontsize=8.5)
+    rows = axes["rows"]
+    rows.set_yticks(range(len(curves)), map(label, curves))
+    rows.set(xlim=(h[0], h[-1] + 0.2 * np.ptp(h)), ylim=(len(curves) - 0.4, -0.6))
+    rows.set(xlabel="difference of log-ratios h (nats)", title="where each loss pushes a pair, and where it stops")
+    rows.grid(axis="y", visible=False)
+    figure.tight_layout()
+    return figure
+
+
+def _pull_row(ax: Axes, y: int, h: np.ndarray, pull: np.ndarray, stop: float | None, color: str) -> None:
+    """One loss as a row of arrows, with its fixed point if it has one."""
+    at = np.linspace(h[0], h[-1], 18)[1:-1]
+    length = 0.85 * (at[1] - at[0]) * np.clip(np.interp(at, h, pull), -1.5, 1.5) / 1.5
+    ax.quiver(at, np.full_like(at, y), length, 0 * at, color=color, angles="xy", scale_units="xy", scale=1, width=0.0035)
+    if stop is not None and h[0] < stop < h[-1]:
+        ax.plot(stop, y, "o", color="white", markeredgecolor=color, markeredgewidth=2.2, markersize=8)
+    text = f"stops at h = {stop:.2f}" if stop is not None else f"no stop; pull {pull[-1]:.2f} at h = {h[-1]:.0f}"
+    ax.text(h[-1] + 0.01 * np.ptp(h), y, text, va="center", fontsize=8.5, color=COLORS["ink"])
+
+
+def shifts(
+    before: Mapping[str, Sequence[float]],
+    after: Mapping[str, Sequence[float]],
+    *,
+    names: tuple[str, str],
+    xlabel: str,
+    levels: Mapping[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """What a change does to each method: a row a method, from `before` (hollow) to `after` (filled), seeds as dots.
+
+    A method without `before` has its filled mark alone; `levels` are dotted lines, name to value.
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 0.42 * len(after) + 1.1))[1]
+    for y, (method, values) in enumerate(after.items()):
+        color, mean = COLORS.get(method, COLORS["quiet"]), np.mean(values)
+        if method in before:
+            first = np.mean(before[method])
+            ax.annotate("", (mean, y), (first, y), arrowprops={"arrowstyle": "-", "color": color, "linewidth": 2})
+            ax.plot(before[method], np.full(len(before[method]), y - 0.22), ".", color=color, alpha=0.55, markersize=5)
+            ax.plot(first, y, "o", color="white", markeredgecolor=color, markeredgewidth=2, markersize=8)
+        ax.plot(values, np.full(len(values), y + 0.22), ".", color=COLORS["ink"], alpha=0.7, markersize=5)
+        ax.plot(mean, y, "o", color=color, markersize=9)
+    for name, value in (levels or {}).items():
+        ax.axvline(value, color=COLORS.get(name, COLORS["quiet"]), linestyle=":", label=label(name))
+    for name, fill in zip(names, ("white", COLORS["quiet"]), strict=True):
+        ax.plot([], [], "o", color=fill, markeredgecolor=COLORS["quiet"], markeredgewidth=2, label=name)
+    ax.set_yticks(range(len(after)), map(label, after))
+    ax.set(ylim=(len(after) - 0.5, -0.5), xlabel=xlabel)
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return ax
+
+
+def intervals(rows: Mapping[str, tuple[float, float, float]], *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Means with the ends of their intervals, one a row; those that leave zero out are drawn dark."""
+    ax = ax or plt.subplots(figsize=(6.4, 0.36 * len(rows) + 1.0))[1]
+    for y, (mean, low, high) in enumerate(rows.values()):
+        color = COLORS["ink"] if low > 0 or high < 0 else COLORS["quiet"]
+        ax.plot([low, high], [y, y], color=color, linewidth=2)
+        ax.plot(mean, y, "o", color=color, markersize=7)
+    ax.axvline(0, color=COLORS["ink"], linewidth=0.8)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=xlabel)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Memory by what it holds: a row of `parts` is one arrangement, a column one kind of tensor."""
+    ax = ax or plt.subplots(figsize=(8, 0.42 * len(parts) + 1.2))[1]
+    palette = ["#0072B2", "#56B4E9", "#E69F00", "#999999", "#CC79A7", "#F0E442"]
+    left = np.zeros(len(parts))
+    for color, column in zip(palette, parts.columns, strict=False):
+        ax.barh(range(len(parts)), parts[column], left=left, color=color, label=column, height=0.62)
+        left = left + parts[column].to_numpy()
+    for y, total in enumerate(left):
+        ax.text(total, y, f" {total:.3g}", va="center", fontsize=9)
+    ax.set_yticks(range(len(parts)), parts.index)
+    ax.set(ylim=(len(parts) - 0.5, -0.5), xlabel=xlabel)
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     return ax
 
 

@@ -1,108 +1,144 @@
-"""Losses against hand-derived numbers, invariants, torch's own functions and TRL."""
+"""What every public function of `course_lib.losses` promises: shapes, reductions, errors, no side effects."""
 
+import inspect
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from course_lib import bradley_terry_loss, dpo_loss, implicit_reward, sft_loss
+from course_lib import (
+    bradley_terry_loss,
+    dpo_loss,
+    generalized_advantage_estimate,
+    grpo_advantages,
+    grpo_loss,
+    implicit_reward,
+    ipo_loss,
+    kl_estimate,
+    kl_shaped_rewards,
+    kto_kl_baseline,
+    kto_loss,
+    length_dpo_loss,
+    losses,
+    orpo_loss,
+    ppo_policy_loss,
+    ppo_value_loss,
+    rloo_advantages,
+    robust_dpo_loss,
+    sft_loss,
+    simpo_loss,
+    whiten,
+)
 
 FOUR = torch.tensor([[-12.0, -7.5, -30.0], [-14.0, -7.0, -31.0], [-13.0, -8.0, -29.0], [-13.5, -7.5, -35.0]])
+LENGTHS = torch.tensor([4, 2, 9]), torch.tensor([3, 5, 9])
+MASK = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)
+
+# Small valid inputs of everything public.
+CALLS = {
+    bradley_terry_loss: ((FOUR[0], FOUR[1]), {"margin": FOUR[2]}),
+    dpo_loss: (tuple(FOUR), {}),
+    generalized_advantage_estimate: ((FOUR, FOUR, MASK), {}),
+    grpo_advantages: ((FOUR,), {}),
+    grpo_loss: ((FOUR, FOUR, FOUR[:, 0], MASK), {"ref_logps": FOUR, "beta": 0.1}),
+    implicit_reward: ((FOUR[0], FOUR[1]), {}),
+    ipo_loss: (tuple(FOUR), {}),
+    kl_estimate: ((FOUR[0], FOUR[1]), {}),
+    kl_shaped_rewards: ((FOUR[:, 0], FOUR, FOUR, MASK), {}),
+    kto_kl_baseline: ((FOUR[0], FOUR[1]), {}),
+    kto_loss: ((FOUR[0], FOUR[1], torch.tensor([True, False, True])), {"kl_baseline": 0.0}),
+    length_dpo_loss: ((*FOUR, *LENGTHS), {}),
+    orpo_loss: ((FOUR[0], FOUR[1], *LENGTHS, -FOUR[2]), {}),
+    ppo_policy_loss: ((FOUR, FOUR, FOUR, MASK), {}),
+    ppo_value_loss: ((FOUR, FOUR, FOUR, MASK), {}),
+    rloo_advantages: ((FOUR,), {}),
+    robust_dpo_loss: (tuple(FOUR), {"label_smoothing": 0.2}),
+    sft_loss: ((FOUR, MASK), {}),
+    simpo_loss: ((FOUR[0], FOUR[1], *LENGTHS), {}),
+    whiten: ((FOUR, MASK), {}),
+}
+REDUCING = [f for f in CALLS if "reduction" in inspect.signature(f).parameters]
+TOKENWISE = {sft_loss, ppo_policy_loss, ppo_value_loss}
 
 
-def four(seed: int, size: int = 8, scale: float = 30.0) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [-scale * torch.rand(size, generator=generator) for _ in range(4)]
+def each(argument, functions):
+    return pytest.mark.parametrize(argument, functions, ids=lambda f: f.__name__)
 
 
-def test_dpo_equals_the_hand_derived_value():
-    # h = (-12 + 13) - (-14 + 13.5) = 1.5; -ln sigmoid(0.1 * 1.5) = 0.620957...
-    one = [row[:1] for row in FOUR]
-    assert dpo_loss(*one, beta=0.1).item() == pytest.approx(math.log(1 + math.exp(-0.15)), abs=1e-7)
+every_loss = each("loss", REDUCING)
+of_several_tensors = each("function", [f for f in CALLS if f not in (rloo_advantages, grpo_advantages)])
 
 
-@given(seed=st.integers(0, 1000), beta=st.floats(0.01, 10))
-@settings(max_examples=25, deadline=None)
-def test_dpo_starts_at_ln_2_whatever_beta(seed, beta):
-    chosen, rejected, _, _ = four(seed)
-    assert dpo_loss(chosen, rejected, chosen, rejected, beta=beta).item() == pytest.approx(math.log(2), abs=1e-6)
+def with_each_tensor_changed(function, change):
+    """The function's calls with one of its tensors changed, each in turn."""
+    args, options = CALLS[function]
+    for i, value in enumerate(args):
+        yield lambda i=i, value=value: function(*args[:i], change(value), *args[i + 1 :], **options)
+    for name, value in options.items():
+        if isinstance(value, torch.Tensor):
+            yield lambda name=name, value=value: function(*args, **{**options, name: change(value)})
 
 
-@given(seed=st.integers(0, 1000), shift=st.floats(-50, 50))
-@settings(max_examples=25, deadline=None)
-def test_dpo_ignores_a_shift_of_both_policy_logps(seed, shift):
-    chosen, rejected, *ref = four(seed)
-    shifted = dpo_loss(chosen + shift, rejected + shift, *ref)
-    torch.testing.assert_close(shifted, dpo_loss(chosen, rejected, *ref), atol=1e-4, rtol=1e-4)
+def with_all_tensors_changed(function, change):
+    args, options = CALLS[function]
+    options = {name: change(v) if isinstance(v, torch.Tensor) else v for name, v in options.items()}
+    return lambda **more: function(*map(change, args), **options, **more)
 
 
-def test_dpo_gradient_is_beta_times_the_sigmoid_of_the_wrong_margin():
-    values = [t.clone().requires_grad_() for t in FOUR]
-    dpo_loss(*values, beta=0.3, reduction="sum").backward()
-    margin = 0.3 * ((FOUR[0] - FOUR[2]) - (FOUR[1] - FOUR[3]))
-    torch.testing.assert_close(values[0].grad, -0.3 * torch.sigmoid(-margin))
-    torch.testing.assert_close(values[1].grad, 0.3 * torch.sigmoid(-margin))
+def test_the_tests_below_know_every_public_function():
+    assert sorted(f.__name__ for f in CALLS) == losses.__all__
 
 
-def test_swapping_a_pair_with_label_smoothing_mixes_both_losses():
-    straight, swapped = dpo_loss(*FOUR), dpo_loss(FOUR[1], FOUR[0], FOUR[3], FOUR[2])
-    torch.testing.assert_close(dpo_loss(*FOUR, label_smoothing=0.2), 0.8 * straight + 0.2 * swapped)
+@pytest.mark.parametrize("change", [lambda t: t[:-1], lambda t: t[:1]], ids=["one-row-less", "one-row"])
+@of_several_tensors
+def test_a_tensor_of_another_shape_is_a_value_error_even_where_it_would_broadcast(function, change):
+    for call in with_each_tensor_changed(function, change):
+        with pytest.raises(ValueError, match="one shape"):
+            call()
 
 
-@pytest.mark.parametrize("scale", [1e4, 1e6])
-def test_dpo_is_finite_on_extreme_log_ratios(scale):
-    values = [(t * scale).requires_grad_() for t in four(0)]
-    loss = dpo_loss(*values)
-    loss.backward()
-    assert loss.isfinite() and all(v.grad.isfinite().all() for v in values)
+@of_several_tensors
+def test_an_empty_batch_is_a_value_error(function):
+    with pytest.raises(ValueError, match="empty"):
+        with_all_tensors_changed(function, lambda t: t[:0])()
 
 
-def test_implicit_reward_is_beta_times_the_log_ratio():
-    assert implicit_reward(FOUR[0], FOUR[2], beta=0.5).tolist() == [0.5, 0.25, -0.5]
+@each("function", CALLS)
+def test_no_function_changes_its_inputs(function):
+    args, options = CALLS[function]
+    tensors = [t for t in (*args, *options.values()) if isinstance(t, torch.Tensor)]
+    before = [t.clone() for t in tensors]
+    function(*args, **options)
+    assert all(map(torch.equal, tensors, before))
 
 
-@given(st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
-def test_sft_loss_equals_cross_entropy_with_ignored_labels(seed):
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(3, 6, 11, generator=generator)
-    labels = torch.randint(0, 11, (3, 6), generator=generator)
-    mask = torch.rand(3, 6, generator=generator) < 0.6
-    mask[:, 0] = True
-    logps = logits.log_softmax(-1).gather(-1, labels[..., None]).squeeze(-1)
-    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.masked_fill(~mask, -100).flatten())
-    torch.testing.assert_close(sft_loss(logps, mask), expected)
+@every_loss
+def test_mean_and_sum_are_those_of_the_unreduced_losses(loss):
+    args, options = CALLS[loss]
+    unreduced = loss(*args, **options, reduction="none")
+    count = MASK.sum() if loss in TOKENWISE else len(args[0])
+    torch.testing.assert_close(loss(*args, **options, reduction="sum"), unreduced.sum())
+    torch.testing.assert_close(loss(*args, **options, reduction="mean"), unreduced.sum() / count)
+    assert loss(*args, **options) == loss(*args, **options, reduction="mean")
 
 
-def test_sft_none_sums_to_sum():
-    logps, mask = torch.tensor([[-1.0, -2.0, -9.0], [-3.0, -4.0, -5.0]]), torch.tensor([[1, 1, 0], [0, 0, 1]])
-    assert sft_loss(logps, mask, reduction="none").sum(dim=1).tolist() == [3.0, 5.0]
-    assert sft_loss(logps, mask, reduction="sum").item() == 8.0
+@every_loss
+def test_an_unknown_reduction_is_a_value_error(loss):
+    args, options = CALLS[loss]
+    with pytest.raises(ValueError, match="reduction is one of mean, sum, none; got 'avg'"):
+        loss(*args, **options, reduction="avg")
 
 
-def test_bradley_terry_with_margin_and_centring():
-    loss = bradley_terry_loss(
-        torch.tensor([2.0]), torch.tensor([1.0]), margin=torch.tensor([1.0]), center_coefficient=0.5
-    )
-    assert loss.item() == pytest.approx(math.log(2) + 0.5 * 9)
+@each("loss", [f for f in REDUCING if f is not kto_loss])
+def test_a_batch_in_two_parts_gives_the_losses_of_the_whole(loss):
+    whole = with_all_tensors_changed(loss, lambda t: t)(reduction="none")
+    parts = [with_all_tensors_changed(loss, lambda t, s=s: t[s])(reduction="none") for s in (slice(1), slice(1, None))]
+    torch.testing.assert_close(torch.cat(parts), whole)
 
 
-@pytest.mark.parametrize(
-    ("call", "names"),
-    [
-        (lambda: dpo_loss(FOUR[0], FOUR[1][:2], FOUR[2], FOUR[3]), "one shape"),
-        (lambda: dpo_loss(*FOUR, beta=-0.1), "beta"),
-        (lambda: dpo_loss(*FOUR, beta=0.0), "beta"),
-        (lambda: dpo_loss(*FOUR, label_smoothing=0.5), "label_smoothing"),
-        (lambda: dpo_loss(*FOUR, reduction="avg"), "reduction"),
-        (lambda: dpo_loss(*FOUR[:, :0]), "empty"),
-        (lambda: implicit_reward(FOUR[0], FOUR[1][:1]), "one shape"),
-        (lambda: sft_loss(FOUR, torch.zeros_like(FOUR)), "no completion token"),
-        (lambda: bradley_terry_loss(FOUR[0], FOUR[1], center_coefficient=-1), "center_coefficient"),
-    ],
-)
-def test_wrong_use_gives_a_value_error_that_names_the_cause(call, names):
-    with pytest.raises(ValueError, match=names):
-        call()
+@pytest.mark.parametrize("beta", [-0.1, 0.0, math.inf, math.nan])
+@each("loss", [f for f in CALLS if "beta" in inspect.signature(f).parameters and f is not grpo_loss])
+def test_beta_must_be_positive_and_finite(loss, beta):
+    args, options = CALLS[loss]
+    with pytest.raises(ValueError, match="beta is the strength"):
+        loss(*args, **options, beta=beta)

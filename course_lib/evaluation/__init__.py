@@ -1,6 +1,6 @@
 """Metrics of a trained model: gold reward, probes, spread. Near the end of the flow; imports what lies left of it."""
 
-from course_lib.evaluation.intervals import mean_and_spread
+from course_lib.evaluation.intervals import mean_and_spread, paired_interval
 from course_lib.evaluation.probes import cloze_accuracy, probe_table
 from course_lib.evaluation.reports import evaluate_gold, gold_report, implicit_reward_report, mean_parts
 
@@ -11,5 +11,6 @@ __all__ = [
     "implicit_reward_report",
     "mean_and_spread",
     "mean_parts",
+    "paired_interval",
     "probe_table",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -131,3 +131,17 @@ def optimum_explorer(replies: Sequence[str], ref_logps: Tensor, rewards: Tensor)
 
     slider = ipywidgets.FloatLogSlider(value=0.5, min=-2, max=2, step=0.1, continuous_update=False)
     return ipywidgets.interactive(show, beta=slider)
+
+
+def loss_family_explorer(draw: Callable[[float, float], plt.Figure]) -> ipywidgets.Widget:
+    """Sliders for beta and for the share of labels taken for wrong over `draw(beta, label_smoothing)`."""
+
+    def show(beta: float, label_smoothing: float):
+        draw(beta, label_smoothing)
+        plt.show()
+
+    return ipywidgets.interactive(
+        show,
+        beta=ipywidgets.FloatSlider(value=0.1, min=0.05, max=0.5, step=0.05, continuous_update=False),
+        label_smoothing=ipywidgets.FloatSlider(value=0.3, min=0.05, max=0.45, step=0.05, continuous_update=False),
+    )
