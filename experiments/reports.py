@@ -1,16 +1,14 @@
-"""Write CLAIMS.md and docs/pocket_world.md from the committed results: `python experiments/reports.py`."""
+"""Write CLAIMS.md and the pages in docs/ from the committed results: `python experiments/reports.py`."""
 
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-import torch
-from torch import Tensor
-
-from course_lib import dpo_loss, exact, ipo_loss
+import numpy as np
+from claims import CLAIMS
+from results_io import seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """# What articles claim, and what was measured here
@@ -24,120 +22,6 @@ speaks of *exact worlds*, it is a sum over six replies with random rewards and a
 | claim | verdict | figure | lesson |
 | --- | --- | --- | --- |
 """
-
-
-def seeds(name: str) -> list[dict]:
-    return json.loads((ROOT / f"experiments/results/{name}.json").read_text())["seeds"]
-
-
-def verdict(outcomes: list[bool]) -> str:
-    return "holds" if all(outcomes) else "refuted" if not any(outcomes) else "depends on the seed"
-
-
-def pipeline_stages() -> tuple[str, str]:
-    return "holds", "by construction: SFT, then pairs, and no reward model in between"
-
-
-def off_policy() -> tuple[str, str]:
-    runs = [run["misconceptions_right"] for run in seeds("pocket_world")]
-    gain = {where: [run[where]["dpo"] - run[where]["sft"] for run in runs] for where in ("seen", "unseen")}
-    more = [a > b for a, b in zip(gain["seen"], gain["unseen"], strict=True)]
-    none = [b <= 0.02 for b in gain["unseen"]]
-    outcome = "holds" if all(more) and all(none) else "holds in part" if any(more) else "refuted"
-    return outcome, (
-        f"misconceptions mended: {fmean(gain['seen']):+.2f} of those that the pairs mention, "
-        f"{fmean(gain['unseen']):+.2f} of the others"
-    )
-
-
-def displacement() -> tuple[str, str]:
-    ratios = [run["dpo"]["held_out"]["log_ratio_chosen"] for run in seeds("pocket_world")]
-    return verdict([r < 0 for r in ratios]), f"mean log-ratio of held-out chosen replies {fmean(ratios):+.1f} nats"
-
-
-def sft_first() -> tuple[str, str]:
-    runs = seeds("pocket_world")
-    gold = {arm: [run[arm]["gold"]["0.0"] for run in runs] for arm in ("dpo_from_base", "sft", "dpo")}
-    outcome = verdict([a < b for a, b in zip(gold["dpo_from_base"], gold["sft"], strict=True)])
-    means = {arm: f"{fmean(values):.2f}" for arm, values in gold.items()}
-    return (
-        outcome,
-        f"gold reward: DPO from base {means['dpo_from_base']}, SFT {means['sft']}, DPO after it {means['dpo']}",
-    )
-
-
-def exact_worlds(count: int = 5) -> list[tuple[Tensor, Tensor]]:
-    """Log-probabilities of a reference over six replies, and their rewards (all different), fp64."""
-    generator = torch.Generator().manual_seed(0)
-    draw = partial(torch.randn, count, 6, generator=generator, dtype=torch.float64)
-    return list(zip(draw().log_softmax(-1), draw(), strict=True))
-
-
-def pair_objective(logps: Tensor, ref: Tensor, preferences: Tensor, *, loss=dpo_loss, beta: float) -> Tensor:
-    return exact.expected_pair_loss(partial(loss, beta=beta), logps, ref, preferences)
-
-
-def dpo_minimiser(ref: Tensor, rewards: Tensor, *, beta: float) -> Tensor:
-    labels = exact.bradley_terry(rewards)
-    return exact.minimise(lambda logps: pair_objective(logps, ref, labels, beta=beta), ref)
-
-
-def regularisers(beta: float = 0.5) -> tuple[str, str]:
-    same, held = [], {"IPO": [], "DPO": []}
-    for ref, rewards in exact_worlds():
-        best, dpo = exact.optimal_policy(ref, rewards, beta=beta), dpo_minimiser(ref, rewards, beta=beta)
-        same.append(abs(exact.kl_divergence(dpo, ref) - exact.kl_divergence(best, ref)).item() < 1e-6)
-        certain = 0.5 + 0.5 * (rewards[:, None] - rewards).sign()
-        log_ratios = exact.ipo_optimum(ref, certain, beta=beta) - ref
-        for name, loss in (("IPO", ipo_loss), ("DPO", dpo_loss)):
-            near, far = (pair_objective(ref + k * log_ratios, ref, certain, loss=loss, beta=beta) for k in (1, 10))
-            held[name].append((far > near).item())
-    parts = [*same, *held["IPO"], *held["DPO"]]
-    outcome = "holds" if all(parts) else "holds in part" if any(parts) else "refuted"
-    return outcome, (
-        f"of {len(same)} exact worlds, DPO ends at RLHF's KL in {sum(same)} where labels have Bradley-Terry's doubt; "
-        f"where labels never err, ten times the log-ratios raise IPO's loss in {sum(held['IPO'])} and DPO's in "
-        f"{sum(held['DPO'])}"
-    )
-
-
-def baked_in(beta: float = 0.5) -> tuple[str, str]:
-    readable, lost = [], []
-    edit = torch.eye(6, dtype=torch.float64)[0]
-    for ref, rewards in exact_worlds():
-        dpo = dpo_minimiser(ref, rewards, beta=beta)
-        target = exact.optimal_policy(ref, rewards + edit, beta=beta)
-        edited = exact.optimal_policy(ref, beta * (dpo - ref) + edit, beta=beta)
-        readable.append(torch.allclose(edited, target, rtol=0, atol=1e-6))
-        error = beta * dpo - rewards
-        lost.append((error - error.mean()).abs().max().item())
-    return "holds in part" if any(readable) else "holds", (
-        f"RLHF's optimum needs the new reward alone; but in {sum(readable)} of {len(readable)} exact worlds DPO's "
-        f"reward was read out of policy and reference, edited, and gave the same optimum; without the reference the "
-        f"read-out errs by {min(lost):.1f} to {max(lost):.1f} reward units"
-    )
-
-
-def not_yet() -> tuple[str, str]:
-    return "open", "needs RLHF beside it on the same pairs"
-
-
-SFT_LESSON = "[01](notebooks/01_logprobs_and_sft.ipynb)"
-OBJECTIVE_LESSON = "[03](notebooks/03_the_objective_both_share.ipynb)"
-DPO_LESSON = "[04](notebooks/04_dpo_from_scratch.ipynb)"
-CLAIMS = [
-    ("P1: DPO has two stages where RLHF has three", pipeline_stages, DPO_LESSON),
-    (
-        "P4, for PPO, DPO, IPO: an explicit KL, an implicit KL, a squared pull regularise",
-        regularisers,
-        OBJECTIVE_LESSON,
-    ),
-    ("P5, DPO's half: it can only use what is in its data", off_policy, DPO_LESSON),
-    ("P7: the reward can be swapped alone; DPO's preferences are baked in", baked_in, OBJECTIVE_LESSON),
-    ("O2: DPO can lower the log-probability of the chosen response too", displacement, DPO_LESSON),
-    ("O6, its second half: DPO without SFT gives poor output", sft_first, SFT_LESSON),
-    ("R7: DPO learns more per preference pair than RLHF", not_yet, "08"),
-]
 
 
 def ledger() -> str:
@@ -183,12 +67,74 @@ def world_page() -> str:
             (f"{names[a]}: {kind} known in plain text", [r[a][kind] for r in runs]) for a in ("base", "sft", "dpo")
         ]
     rows.append(("SFT without plain text: sums known", [r["sft_without_text"]["sums"] for r in runs]))
-    for arm, name in (("reward_weak", "reward model, 6,000 pairs"), ("reward", "reward model, 20,000 pairs")):
+    for arm, name in (("reward_weak", "reward model, 6,000 pairs"), ("reward", "reward model, 38,000 pairs")):
         rows.append((f"{name}: held-out pairs in order", [r[arm]["all_pairs"] for r in runs]))
         rows.append((f"{name}: right over wrong in the same words", [r[arm]["right_or_wrong"] for r in runs]))
-    return WORLD_HEADER + "\n".join(f"| {what} | {spread(values)} |" for what, values in rows) + "\n"
+    return WORLD_HEADER + "\n".join(f"| {what} | {spread(values)} |" for what, values in rows) + "\n" + matched_kl()
 
+
+MATCHED_HEADER = """
+## PPO and DPO at matched KL
+
+Both start from the SFT model. DPO learns from the lesson's 4,000 pairs, PPO from the reward model (38,000 pairs of the
+same kind), with the same beta in the same units. All figures are of replies sampled at temperature 1; KL is in nats a
+reply, from the SFT model. The last column puts DPO beside PPO *at DPO's KL*: PPO's gold reward there, between its
+neighbouring runs (its own start, KL 0, is the SFT model), less DPO's. Written from
+`experiments/results/matched_kl.json`.
+
+| beta | DPO: KL | DPO: gold | PPO: KL | PPO: gold | PPO over DPO at DPO's KL |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def matched_kl() -> str:
+    runs, rows = seeds("matched_kl"), []
+    for beta in runs[0]["dpo"]:
+        cells = [spread([run[m][beta][figure] for run in runs]) for m in ("dpo", "ppo") for figure in ("kl", "gold")]
+        lead = [frontier(run, run["dpo"][beta]["kl"]) - run["dpo"][beta]["gold"] for run in runs]
+        rows.append(f"| {beta} | {' | '.join(cells)} | {spread(lead)} |")
+    return MATCHED_HEADER + "\n".join(rows) + "\n"
+
+
+def frontier(run: dict, kl: float) -> float:
+    """PPO's gold reward at that KL, interpolated between its runs; beyond them, that of the nearest."""
+    points = sorted([(0.0, run["sft"]["gold"])] + [(arm["kl"], arm["gold"]) for arm in run["ppo"].values()])
+    return float(np.interp(kl, *zip(*points, strict=True)))
+
+
+SPEED_HEADER = """# A DPO step beside TRL's
+
+The same model, pairs and precision (fp32), one thread, each arm in a process of its own, all arms in turn; medians over
+rounds. Memory is the peak of torch's allocations: weights, gradients, optimiser, reference and activations. Each row
+adds one lever to the row before. `python experiments/reports.py` writes this page from
+`benchmarks/results/dpo_step.json`, which `python benchmarks/dpo_step.py` measures.
+
+Times are of one shared machine and say little alone; the ratio to TRL 1.16 in the same round is the figure to read.
+"""
+SPEED_NAMES = {
+    "0.5m": "0.5 million parameters, Pocket World's vocabulary, 32 pairs a step",
+    "33m": "33 million parameters, vocabulary 49,152, 8 pairs a step",
+    "0.5b": "0.5 billion parameters, vocabulary 151,936, 8 pairs a step, bf16 on a GPU",
+}
+
+
+def speed_page() -> str:
+    sizes = json.loads((ROOT / "benchmarks/results/dpo_step.json").read_text())
+    return SPEED_HEADER + "".join(speed_table(SPEED_NAMES[size], found["arms"]) for size, found in sizes.items())
+
+
+def speed_table(name: str, arms: dict) -> str:
+    rows = [
+        f"| {arm['what']} | {arm['milliseconds']:,.0f} | {arm['times_as_fast']:.1f} | {arm['peak_mb']:,.0f} | "
+        f"{arm['share_of_memory']:.2f} |"
+        for arm in arms.values()
+    ]
+    head = "| | ms a step | times as fast as TRL | peak MB | share of TRL's |\n| --- | --- | --- | --- | --- |\n"
+    return f"\n## {name}\n\n{head}" + "\n".join(rows) + "\n"
+
+
+PAGES = {"CLAIMS.md": ledger, "docs/pocket_world.md": world_page, "docs/speed.md": speed_page}
 
 if __name__ == "__main__":
-    (ROOT / "CLAIMS.md").write_text(ledger())
-    (ROOT / "docs/pocket_world.md").write_text(world_page())
+    for name, page in PAGES.items():
+        (ROOT / name).write_text(page())

@@ -20,6 +20,16 @@ def add_seed(name: str, result: dict) -> None:
     path.write_text(json.dumps({"machine": machine(), "seeds": seeds}, indent=1) + "\n")
 
 
+def seeds(name: str) -> list[dict]:
+    """The seeds' results of an experiment."""
+    return json.loads((FOLDER / f"{name}.json").read_text())["seeds"]
+
+
+def verdict(outcomes: list[bool]) -> str:
+    """What a claim comes to if it may or may not show in each seed."""
+    return "holds" if all(outcomes) else "refuted" if not any(outcomes) else "depends on the seed"
+
+
 def machine() -> dict:
     """What the figures were measured on."""
     return {

@@ -1,0 +1,75 @@
+"""Claims of lesson 05, from results/dpo_failures.json."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from results_io import seeds, verdict
+
+LESSON = "[05](notebooks/05_how_dpo_fails.ipynb)"
+
+
+def column(arm: str, figure: str = "gold") -> list[float]:
+    return [run[arm][figure] for run in seeds("dpo_failures")]
+
+
+def less(arm: str, than: str = "good", figure: str = "gold") -> list[bool]:
+    return [a < b for a, b in zip(column(arm, figure), column(than, figure), strict=True)]
+
+
+def margin(run: dict, arm: str) -> float:
+    return run[arm]["curve"]["rewards/margins"][-1]
+
+
+def explosion() -> tuple[str, str]:
+    runs = seeds("dpo_failures")
+    growth = [margin(run, "long") / margin(run, "good") for run in runs]
+    more = less("good", "long", "repeats")
+    outcome = verdict([g > 2 for g in growth] + more + less("long, ipo", "long", "kl"))
+    repeats = [f"{fmean(column(arm, 'repeats')):.1%}" for arm in ("good", "long")]
+    kl = [f"{fmean(column(arm, 'kl')):.1f}" for arm in ("long", "long, ipo")]
+    return outcome, (
+        f"eight epochs: {fmean(growth):.1f} times the margin; replies that repeat themselves {repeats[0]} to {repeats[1]}; "
+        f"KL {kl[0]} nats, IPO's {kl[1]}"
+    )
+
+
+def beta_range() -> tuple[str, str]:
+    arms = {0.01: "beta 0.01", 0.1: "beta 0.1", 0.3: "good", 1.0: "beta 1", 3.0: "beta 3"}
+    gold = {beta: fmean(column(arm)) for beta, arm in arms.items()}
+    best = max(gold, key=gold.get)
+    outcome = verdict(less("beta 0.01", arms[best]) + less("beta 1", "beta 0.1"))
+    shown = ", ".join(f"{beta:g}: {value:.2f}" for beta, value in gold.items())
+    return outcome, f"gold reward by beta {shown} (SFT {fmean(column('sft')):.2f})"
+
+
+def learning_rate() -> tuple[str, str]:
+    return "holds in part" if all(less("rate 1e-2")) else verdict(less("rate 1e-2")), (
+        f"the ratio carries over: 100 times the good rate takes gold from {fmean(column('good')):.2f} to "
+        f"{fmean(column('rate 1e-2')):.2f}, a tenth to {fmean(column('rate 1e-5')):.2f}; the absolute rates do not"
+    )
+
+
+def wrong_reference() -> tuple[str, str]:
+    lost = fmean(column("good")) - fmean(column("base as reference"))
+    return verdict(less("base as reference")), f"the base model as reference costs {lost:.2f} gold reward"
+
+
+def own_reward() -> tuple[str, str]:
+    runs, worse = seeds("dpo_failures"), less("long")
+    grew = [margin(run, "long") > margin(run, "good") for run in runs]
+    change = fmean(column("long")) - fmean(column("good"))
+    outcome = verdict([g and w for g, w in zip(grew, worse, strict=True)])
+    return (
+        outcome,
+        f"eight epochs: the implicit margin grows in {sum(grew)} of {len(runs)} seeds, gold changes by {change:+.2f}",
+    )
+
+
+CLAIMS = [
+    ("O1: DPO goes on pushing the margin, and samples turn repetitive; IPO's target tames it", explosion, LESSON),
+    ("O3: beta below 0.01 collapses, above 0.5 learns little", beta_range, LESSON),
+    ("O4: the useful learning rates", learning_rate, LESSON),
+    ("O5: a reference that is not the starting policy breaks DPO", wrong_reference, LESSON),
+    ("N2: DPO hacks its own implicit reward", own_reward, LESSON),
+]
