@@ -29,7 +29,8 @@ def explosion() -> tuple[str, str]:
     repeats = [f"{fmean(column(arm, 'repeats')):.1%}" for arm in ("good", "long")]
     kl = [f"{fmean(column(arm, 'kl')):.1f}" for arm in ("long", "long, ipo")]
     return outcome, (
-        f"eight epochs: {fmean(growth):.1f} times the margin; replies that repeat themselves {repeats[0]} to {repeats[1]}; "
+        f"eight epochs: {fmean(growth):.1f} times the margin; replies that repeat themselves "
+        f"{repeats[0]} to {repeats[1]}; "
         f"KL {kl[0]} nats, IPO's {kl[1]}"
     )
 
