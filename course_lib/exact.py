@@ -28,7 +28,7 @@ def log_partition(ref_logps: Tensor, rewards: Tensor, *, beta: float) -> Tensor:
 
     Source: Rafailov et al. 2023, equation 4.
     """
-    _check(ref_logps, rewards, beta)
+    _check(beta, ref_logps=ref_logps, rewards=rewards)
     return torch.logsumexp(ref_logps + rewards / beta, dim=-1)
 
 
@@ -37,13 +37,13 @@ def optimal_policy(ref_logps: Tensor, rewards: Tensor, *, beta: float) -> Tensor
 
     Args and errors as in `log_partition`. Returns log-probabilities (..., K).
     """
-    return ref_logps + rewards / beta - log_partition(ref_logps, rewards, beta=beta).unsqueeze(-1)
+    normaliser = log_partition(ref_logps, rewards, beta=beta)
+    return ref_logps + rewards / beta - normaliser.unsqueeze(-1)
 
 
 def kl_divergence(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """KL(pi || ref) = sum_y pi(y) (ln pi(y) - ln ref(y)), shape (...,), nats; responses with pi(y) = 0 add nothing."""
-    if logps.shape != ref_logps.shape:
-        raise ValueError(f"both policies must have one shape; got {tuple(logps.shape)} and {tuple(ref_logps.shape)}")
+    _check_shapes(logps=logps, ref_logps=ref_logps)
     terms = logps.exp() * (logps - ref_logps)
     return torch.where(logps == -torch.inf, 0.0, terms).sum(dim=-1)
 
@@ -53,7 +53,7 @@ def rlhf_objective(logps: Tensor, ref_logps: Tensor, rewards: Tensor, *, beta: f
 
     Args and errors as in `log_partition`, with `logps` (..., K) of the policy.
     """
-    _check(ref_logps, rewards, beta)
+    _check(beta, logps=logps, ref_logps=ref_logps, rewards=rewards)
     return (logps.exp() * rewards).sum(dim=-1) - beta * kl_divergence(logps, ref_logps)
 
 
@@ -65,9 +65,9 @@ def rlhf_gradient(logps: Tensor, ref_logps: Tensor, rewards: Tensor, *, beta: fl
     The advantage over the mean is what a policy-gradient method estimates from samples.
     Args and errors as in `rlhf_objective`.
     """
-    _check(ref_logps, rewards, beta)
+    _check(beta, logps=logps, ref_logps=ref_logps, rewards=rewards)
     probabilities = logps.exp()
-    advantage = rewards - beta * (logps - ref_logps)
+    advantage = torch.where(probabilities > 0, rewards - beta * (logps - ref_logps), 0.0)
     return probabilities * (advantage - (probabilities * advantage).sum(dim=-1, keepdim=True))
 
 
@@ -94,8 +94,8 @@ def expected_pair_loss(loss: Callable[..., Tensor], logps: Tensor, ref_logps: Te
     Raises:
         ValueError: unless P[i, j] + P[j, i] = 1.
     """
-    if not torch.allclose(preferences + preferences.T, torch.ones_like(preferences)):
-        raise ValueError("preferences[i, j] + preferences[j, i] must be 1: one of two responses wins")
+    _check_shapes(logps=logps, ref_logps=ref_logps)
+    _check_preferences(preferences, logps)
     size = len(logps)
     winner, loser = torch.nonzero(~torch.eye(size, dtype=torch.bool), as_tuple=True)
     losses = loss(logps[winner], logps[loser], ref_logps[winner], ref_logps[loser], reduction="none")
@@ -116,8 +116,12 @@ def ipo_optimum(ref_logps: Tensor, preferences: Tensor, *, beta: float) -> Tenso
     Returns:
         Log-probabilities (K,).
 
+    Raises:
+        ValueError: unless P[i, j] + P[j, i] = 1, or for beta out of range.
+
     Source: Azar et al. 2023, equations 7 and 10.
     """
+    _check_preferences(preferences, ref_logps)
     return optimal_policy(ref_logps, preferences.mean(dim=-1), beta=beta)
 
 
@@ -137,7 +141,8 @@ def minimise(objective: Callable[[Tensor], Tensor], start: Tensor, *, steps: int
         Log-probabilities of that shape.
 
     Raises:
-        ValueError: if the objective is not finite, which is what a loss without minimum comes to.
+        ValueError: if the search ends where the objective is not finite or its gradient not zero, which is what a
+            loss without minimum comes to.
     """
     logits = start.detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -150,16 +155,27 @@ def minimise(objective: Callable[[Tensor], Tensor], start: Tensor, *, steps: int
         value.backward()
         return value
 
-    value = optimizer.step(closure)
-    if not (value.isfinite() and logits.isfinite().all()):
-        raise ValueError("the objective is not finite on the way to its minimum; perhaps it has none")
+    optimizer.step(closure)
+    value = closure()
+    if not (value.isfinite() and logits.isfinite().all() and logits.grad.abs().max() < 1e-4):
+        raise ValueError(f"found no minimum in {steps} steps; perhaps the objective has none")
     return logits.detach().log_softmax(dim=-1)
 
 
-def _check(ref_logps: Tensor, rewards: Tensor, beta: float) -> None:
-    if ref_logps.shape != rewards.shape:
-        raise ValueError(
-            f"one reward a response: got rewards {tuple(rewards.shape)} for log-probs {tuple(ref_logps.shape)}"
-        )
+def _check(beta: float, **tensors: Tensor) -> None:
+    _check_shapes(**tensors)
     if not 0 < beta < float("inf"):
         raise ValueError(f"beta must be above 0 and finite; got {beta}")
+
+
+def _check_shapes(**tensors: Tensor) -> None:
+    if len({t.shape for t in tensors.values()}) > 1:
+        listed = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
+        raise ValueError(f"one value a response, so all of one shape: {listed}")
+
+
+def _check_preferences(preferences: Tensor, logps: Tensor) -> None:
+    if preferences.shape != (len(logps), len(logps)):
+        raise ValueError(f"one preference for each two of {len(logps)} responses; got {tuple(preferences.shape)}")
+    if not torch.allclose(preferences + preferences.T, torch.ones_like(preferences)):
+        raise ValueError("preferences[i, j] + preferences[j, i] must be 1: one of two responses wins")

@@ -1,4 +1,4 @@
-"""TRL 1.16 as an independent oracle: its trainers' own code, on a model for DPO's family and on numbers for the rest."""
+"""TRL 1.16 as an independent oracle: its trainers' own code, on a model for DPO's family, on numbers for the rest."""
 
 import copy
 from collections import defaultdict

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
@@ -238,7 +239,17 @@ def test_a_model_that_scales_its_logits_falls_back_and_says_why(caplog):
     model = new("granite")
     sequence_logps(model, **collate_completions(ROWS, 0))
     sequence_logps(model, **collate_completions(ROWS, 0))
-    assert [r.message for r in caplog.records if "changes its logits" in r.message].__len__() == 1
+    assert sum("changes its logits" in r.message for r in caplog.records) == 1
+
+
+def test_adapters_on_the_output_layer_are_never_passed_over():
+    model, batch = new("llama"), collate_completions(ROWS, 0)
+    before = sequence_logps(model, **batch)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False))
+    after = sequence_logps(adapted, **batch)
+    plain = torch.stack([plain_logp(adapted, row) for row in ROWS])
+    torch.testing.assert_close(after, plain, atol=1e-4, rtol=1e-5)
+    assert not torch.allclose(before, after)
 
 
 def test_a_model_that_ignores_the_mask_is_not_trusted_with_a_shared_prompt():

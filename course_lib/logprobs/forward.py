@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from course_lib.logprobs.head import linear_logps, token_logps
 
 logger = logging.getLogger(__name__)
-_reasons: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_scores_plainly: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # found out once a model
+_told: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 @dataclass
@@ -52,11 +53,11 @@ def forward_arguments(model) -> set[str]:
 def head_of(model) -> Head | None:
     """The output layer, if it can be applied apart from the model; else None, and the reason is logged once."""
     inner = unwrapped(model)
-    if inner not in _reasons:
-        _reasons[inner] = _why_no_head(model)
-        if _reasons[inner]:
-            logger.warning("computing all logits of %s: %s", type(inner).__name__, _reasons[inner])
-    return None if _reasons[inner] else _head(inner)
+    reason = _why_no_head(model, inner)
+    if reason and _told.get(inner) != reason:
+        _told[inner] = reason
+        logger.warning("computing all logits of %s: %s", type(inner).__name__, reason)
+    return None if reason else _head(inner)
 
 
 def hidden_states(model, head: Head, **inputs) -> Tensor:
@@ -110,9 +111,8 @@ def _caught(layer: nn.Module) -> Iterator[list[Tensor]]:
         del layer.forward
 
 
-def _why_no_head(model) -> str:
+def _why_no_head(model, inner: nn.Module) -> str:
     """Why hidden states cannot be scored apart from the model; empty if they can."""
-    inner = unwrapped(model)
     layer = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     if hasattr(model, "_orig_mod"):
         return "a compiled model cannot be stopped before its output layer"
@@ -122,7 +122,9 @@ def _why_no_head(model) -> str:
         return "something else has replaced the forward of its output layer"
     if type(layer.weight) is not nn.Parameter or hasattr(layer.weight, "ds_id"):
         return "its output layer is sharded between devices"
-    return "" if _scores_alike(inner) else "it changes its logits after the output layer"
+    if inner not in _scores_plainly:
+        _scores_plainly[inner] = _scores_alike(inner)
+    return "" if _scores_plainly[inner] else "it changes its logits after the output layer"
 
 
 @torch.no_grad()

@@ -147,10 +147,11 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     (values,), mask = exact(values), mask.bool()
     if not mask.any():
         raise ValueError("the mask is empty, so there is no mean; give it at least one value")
-    inside = values[mask]
-    mean = inside.mean()
-    variance = ((inside - mean) ** 2).sum() / max(1, inside.numel() - 1)
-    whitened = (values - mean) * torch.rsqrt(variance + 1e-8)
+    mean = values[mask].mean()
+    centred = values - mean
+    centred = centred - centred[mask].mean()  # once more: the mean of large equal values rounds
+    variance = (centred[mask] ** 2).sum() / max(1, int(mask.sum()) - 1)
+    whitened = centred * torch.rsqrt(variance + 1e-8)
     return (whitened if shift_mean else whitened + mean).masked_fill(~mask, 0.0)
 
 
@@ -222,10 +223,11 @@ def ppo_value_loss(
     """
     check_clip_range(clip_range)
     check_shapes(values=values, old_values=old_values, returns=returns, mask=mask)
-    values, old_values, returns = exact(values, old_values, returns)
+    mask = check_mask(mask)
+    values, old_values, returns = (t.masked_fill(~mask, 0.0) for t in exact(values, old_values, returns))
     clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
     losses = torch.maximum((values - returns) ** 2, (clipped - returns) ** 2) / 2
-    return reduce_tokens(losses, check_mask(mask), reduction)
+    return reduce_tokens(losses, mask, reduction)
 
 
 def rloo_advantages(scores: Tensor) -> Tensor:
@@ -244,9 +246,9 @@ def rloo_advantages(scores: Tensor) -> Tensor:
 
     Source: Ahmadian et al. 2024, Back to basics, section 3.2; Kool et al. 2019.
     """
-    scores = _groups(scores)
+    centred = _centred_groups(scores)
     size = scores.shape[1]
-    return (scores - scores.mean(dim=1, keepdim=True)) * (size / (size - 1))
+    return centred * (size / (size - 1))
 
 
 def grpo_advantages(scores: Tensor, *, scale: bool = True) -> Tensor:
@@ -269,9 +271,8 @@ def grpo_advantages(scores: Tensor, *, scale: bool = True) -> Tensor:
 
     Source: Shao et al. 2024, DeepSeekMath, section 4.1.2; Liu et al. 2025, Understanding R1-Zero-like training.
     """
-    scores = _groups(scores)
-    centred = scores - scores.mean(dim=1, keepdim=True)
-    return centred / (scores.std(dim=1, keepdim=True) + 1e-4) if scale else centred
+    centred = _centred_groups(scores)
+    return centred / (centred.std(dim=1, keepdim=True) + 1e-4) if scale else centred
 
 
 def grpo_loss(
@@ -312,11 +313,12 @@ def grpo_loss(
     Source: Shao et al. 2024, DeepSeekMath, equations 3 and 4.
     """
     check_at_least_zero(beta=beta)
+    check_shapes(logps=logps, old_logps=old_logps, mask=mask)
     if advantages.dim() == 1:
         check_shapes(advantages=advantages, sequences=logps[:, 0])
         advantages = advantages.unsqueeze(1).expand_as(logps)
-    check_shapes(logps=logps, old_logps=old_logps, advantages=advantages, mask=mask)
-    mask = check_mask(mask)
+    check_shapes(logps=logps, advantages=advantages, ref_logps=logps if ref_logps is None else ref_logps)
+    (logps,), mask = exact(logps), check_mask(mask)
     losses = _clipped_surrogate(logps, old_logps, advantages, mask, clip_range)
     if beta:
         if ref_logps is None:
@@ -340,7 +342,10 @@ def _clipped_surrogate(logps, old_logps, advantages, mask, clip_range: float) ->
     return losses.masked_fill(~mask, 0.0)
 
 
-def _groups(scores: Tensor) -> Tensor:
+def _centred_groups(scores: Tensor) -> Tensor:
+    """Scores less the mean of their prompt; centred twice, because the mean of large equal scores rounds."""
     if scores.dim() != 2 or scores.shape[1] < 2:
         raise ValueError(f"scores are (prompts, group) with at least two samples a prompt; got {tuple(scores.shape)}")
-    return exact(scores.detach())[0]
+    (scores,) = exact(scores.detach())
+    centred = scores - scores.mean(dim=1, keepdim=True)
+    return centred - centred.mean(dim=1, keepdim=True)
