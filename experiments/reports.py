@@ -113,7 +113,7 @@ Times are of one shared machine and say little alone; the ratio to TRL 1.16 in t
 """
 SPEED_NAMES = {
     "0.5m": "0.5 million parameters, Pocket World's vocabulary, 32 pairs a step",
-    "33m": "33 million parameters, vocabulary 49,152, 8 pairs a step",
+    "33m": "33 million parameters, vocabulary 49,152, 4 pairs a step",
     "0.5b": "0.5 billion parameters, vocabulary 151,936, 8 pairs a step, bf16 on a GPU",
 }
 
