@@ -35,13 +35,23 @@ def explosion() -> tuple[str, str]:
     )
 
 
+def strict(outcomes: list[bool], weaker: list[bool]) -> str:
+    """Holds where the claim shows in every seed; holds in part where only its weaker form does."""
+    return "holds" if all(outcomes) else "holds in part" if all(weaker) else verdict(outcomes)
+
+
+def gain_kept(arm: str) -> list[float]:
+    """Share of the control arm's gain over SFT, a value a seed."""
+    rows = zip(column(arm), column("good"), column("sft"), strict=True)
+    return [(gold - sft) / (good - sft) for gold, good, sft in rows]
+
+
 def beta_range() -> tuple[str, str]:
-    arms = {0.01: "beta 0.01", 0.1: "beta 0.1", 0.3: "good", 1.0: "beta 1", 3.0: "beta 3"}
-    gold = {beta: fmean(column(arm)) for beta, arm in arms.items()}
-    best = max(gold, key=gold.get)
-    outcome = verdict(less("beta 0.01", arms[best]) + less("beta 1", "beta 0.1"))
-    shown = ", ".join(f"{beta:g}: {value:.2f}" for beta, value in gold.items())
-    return outcome, f"gold reward by beta {shown} (SFT {fmean(column('sft')):.2f})"
+    arms = {0.01: "beta 0.01", 0.1: "beta 0.1", 1.0: "beta 1", 3.0: "beta 3"}
+    collapse, little = less("beta 0.01", "sft"), [kept < 0.5 for kept in gain_kept("beta 1")]
+    outcome = strict(collapse + little, less("beta 0.01") + less("beta 1"))
+    shown = ", ".join(f"{beta:g} {fmean(gain_kept(arm)):.0%}" for beta, arm in arms.items())
+    return outcome, f"both ends cost gold reward; of the gain at beta 0.3 other betas keep: {shown}"
 
 
 def learning_rate() -> tuple[str, str]:
@@ -53,7 +63,12 @@ def learning_rate() -> tuple[str, str]:
 
 def wrong_reference() -> tuple[str, str]:
     lost = fmean(column("good")) - fmean(column("base as reference"))
-    return verdict(less("base as reference")), f"the base model as reference costs {lost:.2f} gold reward"
+    outcome = strict(less("base as reference", "sft"), less("base as reference"))
+    kept = fmean(gain_kept("base as reference"))
+    return (
+        outcome,
+        f"the base model as reference costs {lost:.2f} gold reward, and keeps {kept:.0%} of the gain over SFT",
+    )
 
 
 def own_reward() -> tuple[str, str]:
