@@ -34,7 +34,7 @@ ARMS = {
 }
 SIZES = {
     "0.5m": {"hidden": 128, "layers": 2, "heads": 4, "inner": 352, "vocabulary": None, "pairs": 32, "steps": 15},
-    "33m": {"hidden": 384, "layers": 8, "heads": 6, "inner": 1024, "vocabulary": 49_152, "pairs": 4, "steps": 4},
+    "33m": {"hidden": 384, "layers": 8, "heads": 6, "inner": 1024, "vocabulary": 49_152, "pairs": 4, "steps": 3},
     "0.5b": {"hidden": 896, "layers": 24, "heads": 14, "inner": 4864, "vocabulary": 151_936, "pairs": 8, "steps": 20},
 }
 WARM_UP = 2  # steps that are not timed

@@ -29,6 +29,7 @@ from course_lib.losses import (
     simpo_loss,
     whiten,
 )
+from course_lib.memory import estimate_memory
 from course_lib.models import load_policy, load_reward_model, reference_of
 from course_lib.rollouts import sample
 from course_lib.trainers import (
@@ -58,6 +59,7 @@ __all__ = [
     "bradley_terry_loss",
     "completion_logps",
     "dpo_loss",
+    "estimate_memory",
     "generalized_advantage_estimate",
     "grpo_advantages",
     "grpo_loss",

@@ -1,8 +1,10 @@
-"""The `course` command: `course lab` opens the lessons, `course doctor` examines the machine."""
+"""The `course` command: `lab` opens the lessons, `vram` counts a step's memory, `doctor` examines the machine."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -16,11 +18,18 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("lab", help="open JupyterLab at lesson 00; further words go to jupyter lab")
     commands.add_parser("doctor", help="examine this machine and the installation")
+    vram_parser = commands.add_parser("vram", help="the GPU memory of a training step, as estimate_memory counts it")
+    _add_memory_options(vram_parser)
     options, rest = parser.parse_known_args(arguments)
     if options.command == "lab":
         return lab(rest)
     if rest:
         parser.error(f"unknown words: {' '.join(rest)}")
+    if options.command == "vram":
+        try:
+            return vram(vars(options))
+        except ValueError as error:
+            vram_parser.error(str(error))
     return doctor()
 
 
@@ -39,6 +48,43 @@ def lab(extra: list[str]) -> int:
         os.chdir(root)
         os.execv(command[0], command)
     return subprocess.call(command, cwd=root)
+
+
+def vram(options: dict) -> int:
+    """Print a step's memory; `options` are `estimate_memory`'s, beside "json" and "command"."""
+    from course_lib.memory import estimate_memory
+
+    as_json, _ = options.pop("json"), options.pop("command")
+    found = estimate_memory(_model(options.pop("model")), options.pop("algorithm"), **options)
+    print(json.dumps(found.to_dict(), indent=2) if as_json else found)
+    return 0
+
+
+def _add_memory_options(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `estimate_memory` under their own names."""
+    from course_lib.memory.settings import CHOICES, Settings
+
+    parser.add_argument("model", help="a name such as llama-3-8b, a checkpoint's folder, or a number such as 8e9")
+    parser.add_argument("algorithm", choices=CHOICES["algorithm"])
+    parser.add_argument("--json", action="store_true", help="print bytes as JSON")
+    for field in dataclasses.fields(Settings)[1:]:
+        choices = CHOICES.get(field.name)
+        option: dict = {"default": field.default}
+        if isinstance(field.default, bool):
+            option["action"] = argparse.BooleanOptionalAction
+        elif choices and isinstance(choices[-1], str):
+            option["choices"] = [choice for choice in choices if choice is not None]
+        else:
+            option |= {"type": int, "metavar": "N"}
+        parser.add_argument("--" + field.name.replace("_", "-"), **option)
+
+
+def _model(text: str) -> str | float:
+    """A number of parameters where the text is one, else a name."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def course_folder() -> Path | None:

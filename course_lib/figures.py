@@ -220,31 +220,34 @@ def loss_family(
 ) -> plt.Figure:
     """Losses over the difference of log-ratios `h`: value, pull, and where each stops; `curves` holds value and slope.
 
-    Each loss is measured by its own slope at h = 0, which an optimiser such as Adam does not see: all curves
-    start alike there. Arrows in the lower panel show the direction and strength of the pull.
+    Each loss is measured by its own slope at h = 0, so that all start alike there. Arrows in the lower panel show
+    the direction and strength of the pull, up to one and a half times that at h = 0.
     """
-    h, start = np.asarray(h), int(np.abs(h).argmin())
+    h = np.asarray(h)
+    start, middle = int(np.abs(h).argmin()), np.abs(h) <= 0.4 * h[-1]
     figure, axes = plt.subplot_mosaic([["value", "pull"], ["rows", "rows"]], figsize=(10, 7), height_ratios=(1, 0.9))
-    ends = {"value": [], "pull": []}
+    shown = {"value": [], "pull": []}
     for y, (method, (value, slope)) in enumerate(curves.items()):
-        value, slope, color = np.asarray(value), np.asarray(slope), COLORS[method]
-        drawn = {"value": (value - value[start]) / -slope[start], "pull": slope / slope[start]}
-        for panel, line in drawn.items():
-            style = {"dpo": "-", "ipo": "-", "kto": "-", "simpo": "-"}.get(method, (0, (5, 1.5)))
-            axes[panel].plot(h, line, color=color, linestyle=style, label=label(method))
-            ends[panel].append(line[np.abs(h) <= 8])
-        _pull_row(axes["rows"], y, h, drawn["pull"], stops[method], color)
-    for panel, text in (("value", "loss, from its value at h = 0 (slopes at h = 0)"), ("pull", "pull on h (pulls at h = 0)")):
-        low, high = np.min(ends[panel]), np.max(ends[panel])
-        axes[panel].set(ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)), ylabel=text)
+        value, slope = np.asarray(value), np.asarray(slope)
+        style = "-" if method in ("dpo", "ipo", "kto") else (0, (5, 1.5))
+        lines = {"value": (value - value[start]) / -slope[start], "pull": slope / slope[start]}
+        for panel, line in lines.items():
+            axes[panel].plot(h, line, color=COLORS[method], linestyle=style, label=label(method))
+            shown[panel].append(line[middle])
+        _pull_row(axes["rows"], y, h, lines["pull"], stops[method], COLORS[method])
+    for panel, text in {"value": "loss above its value at h = 0 (nats)", "pull": "pull, relative to h = 0"}.items():
+        low, high = np.min(shown[panel]), np.max(shown[panel])
+        axes[panel].set(xlim=(h[0], h[-1]), ylim=(1.1 * low - 0.1 * high, 1.1 * high - 0.1 * low), ylabel=text)
         axes[panel].axhline(0, color=COLORS["ink"], linewidth=0.8)
-        axes[panel].set(xlabel="difference of log-ratios h (nats)", xlim=(h[0], h[-1]))
-    axes["value"].legend(ncols=2, fontsize=8.5)
-    rows = axes["rows"]
-    rows.set_yticks(range(len(curves)), map(label, curves))
-    rows.set(xlim=(h[0], h[-1] + 0.2 * np.ptp(h)), ylim=(len(curves) - 0.4, -0.6))
-    rows.set(xlabel="difference of log-ratios h (nats)", title="where each loss pushes a pair, and where it stops")
-    rows.grid(axis="y", visible=False)
+        axes[panel].set_xlabel("difference of log-ratios h (nats)")
+    axes["value"].legend(fontsize=8.5, loc="lower left", ncols=2)
+    axes["value"].set_title("each loss, divided by its slope at h = 0")
+    axes["pull"].set_title("how hard it pulls towards larger h")
+    axes["rows"].set_title("where each loss pushes a pair, and where it stops")
+    axes["rows"].set_yticks(range(len(curves)), map(label, curves))
+    axes["rows"].set(xlim=(h[0], h[-1] + 0.22 * np.ptp(h)), ylim=(len(curves) - 0.4, -0.6))
+    axes["rows"].set(xticks=axes["value"].get_xticks(), xlabel="difference of log-ratios h (nats)")
+    axes["rows"].grid(axis="y", visible=False)
     figure.tight_layout()
     return figure
 
@@ -253,11 +256,12 @@ def _pull_row(ax: Axes, y: int, h: np.ndarray, pull: np.ndarray, stop: float | N
     """One loss as a row of arrows, with its fixed point if it has one."""
     at = np.linspace(h[0], h[-1], 18)[1:-1]
     length = 0.85 * (at[1] - at[0]) * np.clip(np.interp(at, h, pull), -1.5, 1.5) / 1.5
-    ax.quiver(at, np.full_like(at, y), length, 0 * at, color=color, angles="xy", scale_units="xy", scale=1, width=0.0035)
-    if stop is not None and h[0] < stop < h[-1]:
+    rows = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.0035, "pivot": "mid"}
+    ax.quiver(at, np.full_like(at, y), length, 0 * at, color=color, **rows)
+    if stop is not None and stop < h[-1]:
         ax.plot(stop, y, "o", color="white", markeredgecolor=color, markeredgewidth=2.2, markersize=8)
-    text = f"stops at h = {stop:.2f}" if stop is not None else f"no stop; pull {pull[-1]:.2f} at h = {h[-1]:.0f}"
-    ax.text(h[-1] + 0.01 * np.ptp(h), y, text, va="center", fontsize=8.5, color=COLORS["ink"])
+    text = f"no stop; pull {pull[-1]:.2f} at h = {h[-1]:.0f}" if stop is None else f"stops at h = {stop:.2f}"
+    ax.text(h[-1] + 0.015 * np.ptp(h), y, text, va="center", fontsize=8.5, color=COLORS["ink"])
 
 
 def shifts(
@@ -311,7 +315,7 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], *, xlabel: str, ax
 def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
     """Memory by what it holds: a row of `parts` is one arrangement, a column one kind of tensor."""
     ax = ax or plt.subplots(figsize=(8, 0.42 * len(parts) + 1.2))[1]
-    palette = ["#0072B2", "#56B4E9", "#E69F00", "#999999", "#CC79A7", "#F0E442"]
+    palette = ["#999999", "#009E73", "#56B4E9", "#E69F00", "#0072B2", "#CC79A7", "#D55E00", "#F0E442"]
     left = np.zeros(len(parts))
     for color, column in zip(palette, parts.columns, strict=False):
         ax.barh(range(len(parts)), parts[column], left=left, color=color, label=column, height=0.62)

@@ -20,6 +20,7 @@ ALMOST_CERTAIN = -(Decimal(2) ** -23)  # the closest to zero that ORPO takes a m
 def pairs(draw, regime):
     """Summed log-probabilities and lengths of chosen and rejected responses: (B,) each."""
     means, dtype = REGIMES[regime]
+    means = st.one_of(means, st.sampled_from([-(2**-10), -(2**-18)]))  # where 1 - p is lost if taken naively
     lengths = st.sampled_from([1, 1024] if "extreme" in regime else [1, 7, 1000])
     rows = draw(st.lists(st.tuples(means, means, lengths, lengths), min_size=1, max_size=4))
     chosen, rejected, chosen_lengths, rejected_lengths = map(torch.tensor, zip(*rows, strict=True))

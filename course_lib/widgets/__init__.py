@@ -13,7 +13,9 @@ from torch import Tensor
 
 from course_lib import exact
 from course_lib.evaluation import gold_report
-from course_lib.figures import COLORS, policy_bars
+from course_lib.figures import COLORS, memory_bars, policy_bars
+from course_lib.memory import ARCHITECTURES, estimate_memory
+from course_lib.memory.settings import CHOICES
 from course_lib.rollouts import sample
 
 
@@ -144,4 +146,42 @@ def loss_family_explorer(draw: Callable[[float, float], plt.Figure]) -> ipywidge
         show,
         beta=ipywidgets.FloatSlider(value=0.1, min=0.05, max=0.5, step=0.05, continuous_update=False),
         label_smoothing=ipywidgets.FloatSlider(value=0.3, min=0.05, max=0.45, step=0.05, continuous_update=False),
+    )
+
+
+def plot_memory(model: str, algorithm: str, **settings) -> plt.Figure:
+    """A training step's memory phase by phase, by what it holds; settings as in `estimate_memory`."""
+    found = estimate_memory(model, algorithm, **settings)
+    axes = memory_bars(found.table(), xlabel="memory of one GPU (GB)")
+    axes.set_title(f"{model}, {algorithm}: peak {found.peak / 1e9:.1f} GB, {found.phase}")
+    return axes.figure
+
+
+def memory_explorer() -> ipywidgets.Widget:
+    """Choose a model, a method and what saves memory; see where each phase's bytes go, and what fits."""
+
+    def show(model: str, algorithm: str, batch_size: int, sequence_length: int, lora_rank: int, gpus: int, **settings):
+        settings |= {"batch_size": batch_size, "sequence_length": sequence_length, "lora_rank": lora_rank or None}
+        settings |= {"gpus": gpus, "zero_stage": 3 if gpus > 1 else 0}
+        plot_memory(model, algorithm, **settings)
+        plt.show()
+        found = estimate_memory(model, algorithm, **settings)
+        print("fits:", ", ".join(found.gpus_that_fit) or "no GPU in the table")
+        print("\n".join(found.advice))
+
+    def chosen(name: str, value) -> ipywidgets.Widget:
+        return ipywidgets.Dropdown(options=CHOICES[name], value=value)
+
+    return ipywidgets.interactive(
+        show,
+        model=ipywidgets.Dropdown(options=list(ARCHITECTURES), value="llama-3-8b"),
+        algorithm=chosen("algorithm", "dpo"),
+        batch_size=ipywidgets.IntSlider(value=1, min=1, max=32, continuous_update=False),
+        sequence_length=ipywidgets.SelectionSlider(options=[2**i for i in range(7, 16)], value=1024),
+        lora_rank=ipywidgets.SelectionSlider(options=[0, 4, 8, 16, 32, 64, 128], value=0),
+        gpus=ipywidgets.SelectionSlider(options=[1, 2, 4, 8, 16, 32, 64], value=1),
+        optimizer=chosen("optimizer", "adamw-fp32"),
+        precision=chosen("precision", "bf16"),
+        logits=chosen("logits", "full"),
+        gradient_checkpointing=ipywidgets.Checkbox(value=False),
     )

@@ -1,0 +1,144 @@
+"""What `estimate_memory` can be asked, and which models a method holds. Stands beside the flow; arithmetic only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from course_lib.memory.passes import Kind
+
+PAIRWISE = ("reward", "dpo", "ipo", "simpo", "orpo")
+ONLINE = ("ppo", "rloo", "grpo")
+REFERENCED = ("dpo", "ipo", "kto", *ONLINE)
+CHOICES = {
+    "algorithm": ("sft", "reward", "dpo", "ipo", "kto", "simpo", "orpo", "ppo", "rloo", "grpo"),
+    "precision": ("bf16", "fp32", "autocast"),
+    "optimizer": ("adamw-fp32", "adamw", "adamw-master", "adamw-8bit"),
+    "adapter_precision": ("fp32", "bf16"),
+    "quantization": (None, "nf4"),
+    "reference": (None, "copy", "adapter-off", "precomputed"),
+    "reference_order": ("after", "before"),
+    "attention": ("flash", "sdpa", "eager"),
+    "logits": ("full", "completion", "chunked"),
+    "zero_stage": (0, 1, 2, 3),
+    "offload": (None, "optimizer", "parameters"),
+    "critic": ("separate", "shared"),
+    "reward_model": (True, False),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `estimate_memory` was asked."""
+
+    algorithm: str
+    precision: str = "bf16"
+    optimizer: str = "adamw-fp32"
+    fused: bool = True
+    lora_rank: int | None = None
+    adapter_precision: str = "fp32"
+    quantization: str | None = None
+    reference: str | None = None
+    reference_order: str = "after"
+    gradient_checkpointing: bool = False
+    attention: str = "flash"
+    batch_size: int = 1
+    sequence_length: int = 1024
+    completion_length: int | None = None
+    logits: str = "full"
+    critic: str = "separate"
+    reward_model: bool = True
+    zero_stage: int = 0
+    gpus: int = 1
+    offload: str | None = None
+
+    def __post_init__(self):
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                wanted = ", ".join(map(repr, allowed))
+                raise ValueError(f"{name} is one of {wanted}; got {getattr(self, name)!r}")
+        for name in ("batch_size", "sequence_length", "gpus", "lora_rank", "completion_length"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
+                raise ValueError(f"{name} is a whole number, at least 1; got {value!r}{_hint(name)}")
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        if self.quantization and self.lora_rank is None:
+            raise ValueError("4-bit weights cannot be trained: give lora_rank to train adapters on them (QLoRA)")
+        if self.reference == "adapter-off" and self.lora_rank is None:
+            raise ValueError("without adapters there are none to switch off: give lora_rank, or reference='copy'")
+        if self.completion_length and self.completion_length > self.sequence_length:
+            raise ValueError(
+                f"a completion of {self.completion_length} tokens is longer than the sequence of prompt and "
+                f"completion, {self.sequence_length}"
+            )
+        if self.zero_stage and self.gpus == 1 and not self.offload:
+            raise ValueError(
+                f"ZeRO stage {self.zero_stage} on one GPU shards nothing: raise gpus, or give offload='optimizer'"
+            )
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError("only ZeRO stage 3 fetches weights when they are needed: offload='parameters' needs it")
+
+    @property
+    def reference_kind(self) -> str:
+        """Where the reference's log-probabilities come from: "copy", "adapter-off", "precomputed", or "none"."""
+        if self.algorithm not in REFERENCED:
+            return "none"
+        return self.reference or ("adapter-off" if self.lora_rank else "copy")
+
+    @property
+    def rows(self) -> int:
+        """Sequences that go through the policy together."""
+        return self.batch_size * (2 if self.algorithm in PAIRWISE else 1)
+
+    @property
+    def scored(self) -> int:
+        """Completion tokens of all rows, whose log-probabilities enter the loss."""
+        return self.rows * min(self.completion_length or self.sequence_length, self.sequence_length - 1 or 1)
+
+    def kind(self, trained: bool) -> Kind:
+        """How a model of these settings computes; sharded fp32 weights are gathered, and computed, in bf16."""
+        mixed = self.precision == "autocast"
+        width = 2 if self.precision == "bf16" or (mixed and self.zero_stage == 3) else 4
+        return Kind(
+            width=width,
+            compute=2 if mixed else width,
+            trained=trained,
+            lora_rank=self.lora_rank if trained else None,
+            adapter_width=4 if self.adapter_precision == "fp32" else 2,
+            quantized=self.quantization is not None,
+            eager=self.attention == "eager",
+        )
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight that is neither quantised nor an adapter's."""
+        return 2 if self.precision == "bf16" else 4
+
+
+def _hint(name: str) -> str:
+    return "; None trains all weights" if name == "lora_rank" else ""
+
+
+@dataclass(frozen=True)
+class Role:
+    """One model of a pipeline: what it is called, its head, and whether it is trained."""
+
+    name: str
+    head: str
+    trained: bool
+
+
+def roles_of(settings: Settings) -> list[Role]:
+    """The models of the pipeline, the trained one first."""
+    algorithm = settings.algorithm
+    if algorithm == "reward":
+        return [Role("reward", "score", True)]
+    roles = [Role("actor" if algorithm == "ppo" else "policy", "lm", True)]
+    if algorithm == "ppo" and settings.critic == "separate":
+        roles.append(Role("critic", "score", True))
+    if algorithm in ONLINE and settings.reward_model:
+        roles.append(Role("reward", "score", False))
+    if settings.reference_kind == "copy":
+        roles.append(Role("reference", "lm", False))
+    return roles

@@ -1,0 +1,221 @@
+"""The phases of one training step: rollout, scoring, forwards, backward, optimiser; and what is held in each.
+
+Stands beside the flow; arithmetic only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+from course_lib.memory.architecture import Architecture
+from course_lib.memory.passes import Pass, head_pass, layer_pass
+from course_lib.memory.settings import ONLINE, Role, Settings
+
+Parts = dict[tuple[str, str], float]  # bytes by (role, kind)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model's pass over the batch: its layers, its head, and what all of them share."""
+
+    layers: int
+    layer: Pass
+    first: Pass  # the first layer, whose input may need no gradient
+    unrecorded: Pass  # a layer without autograd, as checkpointing runs it first
+    head: Pass
+    shared: float  # rotary tables
+    checkpointed: bool
+    entry: float  # bytes of a layer's input
+    copies: float  # bf16 copies of weights that autocast keeps until the forward passes end, though no layer does
+
+    @property
+    def kept_layer(self) -> float:
+        return self.entry if self.checkpointed else self.layer.saved
+
+    @property
+    def kept(self) -> float:
+        """Activations that wait for the backward pass, without the head's."""
+        first = self.entry if self.checkpointed else self.first.saved
+        return self.shared + first + (self.layers - 1) * self.kept_layer
+
+    @property
+    def recorded(self) -> bool:
+        return self.kept > self.shared
+
+
+class Step:
+    """The phases of one step, each as bytes by role and kind."""
+
+    def __init__(self, arch: Architecture, settings: Settings, states: dict[Role, dict[str, float]]):
+        self.arch, self.settings, self.states = arch, settings, states
+        self.trained = [role for role in states if role.trained]
+        self.tokens = settings.rows * settings.sequence_length
+        self.found: dict[str, Parts] = {}
+
+    def phases(self) -> dict[str, Parts]:
+        s, runs = self.settings, {role: self._run(role, grad=True) for role in self.trained}
+        if s.algorithm in ONLINE:
+            self._rollout()
+            self._scoring()
+        elif s.reference_kind in ("copy", "adapter-off") and s.reference_order == "before":
+            self._reference({}, {})
+        held: Parts = {}
+        copies: Parts = {}
+        for role, run in runs.items():
+            copies[role.name, "weight copies"] = run.copies
+            self._forward(role, run, held, also=copies)
+            held = held | {(role.name, "activations"): run.kept, (role.name, "logits"): self._held_logits(role, run)}
+            if role is self.trained[0] and self._reference_after:
+                self._reference(held, copies)
+        self._backward(runs, held)
+        self._optimizer()
+        return self.found
+
+    @property
+    def _reference_after(self) -> bool:
+        s = self.settings
+        return (
+            s.algorithm not in ONLINE and s.reference_kind in ("copy", "adapter-off") and s.reference_order == "after"
+        )
+
+    def _run(self, role: Role, *, grad: bool, adapters: bool = True) -> Run:
+        s, arch = self.settings, self.arch
+        kind = s.kind(role.trained)
+        kind = replace(kind, trained=grad, lora_rank=kind.lora_rank if adapters else None)
+        how = s.logits if role.head == "lm" else "values" if role.name == "critic" else "score"
+        size = (s.rows, s.sequence_length)
+        checkpointed = grad and s.gradient_checkpointing
+        first = grad and s.lora_rank is not None and not checkpointed
+        cached = checkpointed and kind.full and kind.compute != kind.width
+        return Run(
+            arch.layers,
+            layer_pass(arch, kind, *size, grad=grad),
+            layer_pass(arch, kind, *size, grad=grad, first=first),
+            layer_pass(arch, kind, *size, grad=False),
+            head_pass(arch, kind, *size, s.scored, how, grad=grad),
+            0 if arch.is_gpt2 else 2 * kind.width * arch.head_size * s.sequence_length,
+            checkpointed,
+            kind.width * self.tokens * arch.hidden_size,
+            2 * sum(w.elements for w in arch.layer_weights() if w.linear) * arch.layers * cached,
+        )
+
+    def _held_logits(self, role: Role, run: Run) -> float:
+        """What of the head waits for the backward pass; SFT's loop holds the model's own logits as well."""
+        s = self.settings
+        own = s.kind(True).compute * self.tokens * self.arch.vocab_size
+        return run.head.saved + (own if s.algorithm == "sft" and s.logits == "full" else 0)
+
+    def _resting(self, gradients: bool = False) -> Parts:
+        """Weights and optimiser state of all models, and the batch's token ids."""
+        kinds = ("weights", "gradients", "optimizer") if gradients else ("weights", "optimizer")
+        parts = {(role.name, kind): found[kind] for role, found in self.states.items() for kind in kinds}
+        ids = (self.trained[0].name, "activations")
+        return parts | {ids: 8 * self.tokens}
+
+    def _record(self, phase: str, *several: Parts) -> None:
+        """Keep the sum of these parts as the phase's, if it is the largest so far."""
+        parts: Parts = defaultdict(float)
+        for some in several:
+            for names, size in some.items():
+                parts[names] += size
+        if sum(parts.values()) > sum(self.found.get(phase, {}).values()):
+            self.found[phase] = dict(parts)
+
+    def _gathered(self, role: Role, *, layers: int, root: bool = True) -> Parts:
+        """ZeRO-3's weights in use: the outer ones through the pass, and those of the running layer and the next one."""
+        if self.settings.zero_stage < 3:
+            return {}
+        kind = self.settings.kind(role.trained)
+        one = sum(w.elements for w in self.arch.layer_weights())
+        outer = self.arch.parameters(role.head) - one * self.arch.layers
+        return {(role.name, "gathered weights"): kind.width * (one * min(layers, self.arch.layers) + outer * root)}
+
+    def _forward(self, role: Role, run: Run, held: Parts, phase: str | None = None, also: Parts | None = None) -> None:
+        name, phase = role.name, phase or f"{role.name} forward"
+        rest = [self._resting(), held, also or {}]
+        own = run.recorded
+        before = (run.kept - run.kept_layer) if own else run.shared
+        layer = {(name, "activations"): before + (run.unrecorded if run.checkpointed else run.layer).forward}
+        self._record(phase, *rest, layer, self._gathered(role, layers=2))
+        head = {(name, "activations"): run.kept if own else run.shared, (name, "logits"): run.head.forward}
+        self._record(phase, *rest, head, self._gathered(role, layers=0))
+
+    def _reference(self, held: Parts, copies: Parts) -> None:
+        policy = self.trained[0]
+        copy = next((role for role in self.states if role.name == "reference"), None)
+        run = self._run(copy or policy, grad=False, adapters=False)
+        outer = self._gathered(policy, layers=0) if held and copy else {}
+        self._forward(copy or policy, run, held, "reference forward", outer | copies)
+
+    def _rollout(self) -> None:
+        """Sampling: keys and values of all tokens so far, and the last token's logits in fp32, twice."""
+        s, arch, policy = self.settings, self.arch, self.trained[0]
+        width = s.kind(True).compute
+        cache = {(policy.name, "kv cache"): 2 * width * arch.layers * arch.keys * self.tokens}
+        last = {(policy.name, "logits"): (width + 8) * s.rows * arch.vocab_size}
+        self._record("rollout", self._resting(), cache, last, self._gathered(policy, layers=2))
+
+    def _scoring(self) -> None:
+        """Every model reads the samples once, without gradients."""
+        for role in self.states:
+            self._forward(role, self._run(role, grad=False), {}, "scoring")
+
+    def _backward(self, runs: dict[Role, Run], held: Parts) -> None:
+        """Models in the reverse order of their forward passes; in each, head, then layers from last to first."""
+        rest, waiting = self._resting(), dict(held)
+        done: Parts = {}
+        for role, run in reversed(runs.items()):
+            own_logits = waiting.pop((role.name, "logits")) - run.head.saved
+            waiting.pop((role.name, "activations"))
+            always = [rest, waiting, done, {(role.name, "logits"): own_logits}]
+            self._head_backward(role, run, always)
+            self._layers_backward(role, run, always)
+            done[role.name, "gradients"] = self.states[role]["gradients"]
+            leaving = {(role.name, "activations"): run.entry}
+            self._record("backward", *always, leaving, self._embedding_backward(role))
+
+    def _head_backward(self, role: Role, run: Run, always: list[Parts]) -> None:
+        made = run.head.gradients
+        parts = {
+            (role.name, "activations"): run.kept,
+            (role.name, "logits"): run.head.backward - made,
+            (role.name, "gradients"): made,
+        }
+        self._record("backward", *always, parts, self._gathered(role, layers=0))
+
+    def _layers_backward(self, role: Role, run: Run, always: list[Parts]) -> None:
+        """Kept activations shrink and gradients grow by the same step each layer, so the peak is at an end."""
+        one, sharded = run.layer, self.settings.zero_stage >= 2
+        entry = run.entry if run.checkpointed else 0
+        for behind in (0, run.layers - 1):  # layers whose backward is done
+            kept = run.kept - (behind + 1) * run.kept_layer if behind == 0 else run.shared
+            made = run.head.gradients + (behind + 1) * one.gradients
+            if sharded:
+                made = run.head.gradients + one.gradients + self.states[role]["gradients"]
+            working = one.backward - one.gradients + entry
+            if run.checkpointed:
+                working = max(working, one.forward + one.output - one.gradients)
+            parts = {(role.name, "activations"): kept + working, (role.name, "gradients"): made}
+            self._record("backward", *always, parts, self._gathered(role, layers=2))
+
+    def _embedding_backward(self, role: Role) -> Parts:
+        """A tied embedding's gradient comes twice, from the output layer and from the lookup, and is summed."""
+        kind = self.settings.kind(True)
+        size = kind.width * self.arch.vocab_size * self.arch.hidden_size
+        tied = kind.full and self.arch.tied and role.head == "lm"
+        return {(role.name, "gradients"): 2 * size * tied}
+
+    def _optimizer(self) -> None:
+        """The step itself; unfused, its intermediates: of all weights at once (torch), or of one tensor at a time."""
+        s = self.settings
+        scratch: Parts = {}
+        for role in self.trained if not s.fused else ():
+            sizes = [w.elements for w in self.arch.weights(role.head)]
+            if s.optimizer == "adamw":
+                scratch[role.name, "optimizer"] = self.states[role]["optimizer"] / 2
+            elif s.optimizer != "adamw-8bit" and not s.lora_rank:
+                scratch[role.name, "optimizer"] = 12 * max(sizes) / (s.gpus if s.zero_stage else 1)
+        if s.optimizer != "adamw" and scratch:  # one tensor after another: the largest counts
+            scratch = dict([max(scratch.items(), key=lambda item: item[1])])
+        self._record("optimizer", self._resting(gradients=True), scratch)

@@ -1,0 +1,249 @@
+"""The memory calculator against real models: counted weights, tracked steps, and numbers worked out by hand."""
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from memory_truth import measure_step
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from course_lib import estimate_memory
+from course_lib.memory import ARCHITECTURES, GB, architecture_of
+
+ROOT = Path(__file__).parent.parent
+LLAMA_3_8B = ARCHITECTURES["llama-3-8b"]
+SMALL = {"vocab_size": 2000, "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 3,
+         "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32}  # fmt: skip
+DECODERS = (LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, GemmaConfig)
+
+
+def counted(config, auto=AutoModelForCausalLM) -> int:
+    config.num_labels = 1
+    with torch.device("meta"):
+        return sum(p.numel() for p in auto.from_config(config).parameters())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", [*DECODERS, MixtralConfig])
+def test_parameters_are_those_of_real_models(family, tied):
+    config = family(**SMALL, tie_word_embeddings=tied)
+    arch = architecture_of(config)
+    assert arch.parameters() == counted(config)
+    assert arch.parameters("score") == counted(config, AutoModelForSequenceClassification)
+
+
+def test_gpt2_and_the_tables_counts():
+    config = GPT2Config(n_embd=96, n_layer=2, n_head=4)
+    assert architecture_of(config).parameters() == counted(config)
+    known = {"llama-3-8b": 8_030_261_248, "llama-3-70b": 70_553_706_496, "mistral-7b": 7_241_732_096,
+             "qwen2.5-0.5b": 494_032_768, "qwen2.5-1.5b": 1_543_714_304, "qwen2.5-7b": 7_615_616_512,
+             "qwen3-0.6b": 596_049_920, "qwen3-8b": 8_190_735_360, "gemma-2b": 2_506_172_416,
+             "gemma-7b": 8_537_680_896, "gpt2": 124_439_808, "gpt2-xl": 1_557_611_200, "mixtral-8x7b": 46_702_792_704,
+             "llama-2-7b": 6_738_415_616, "llama-3.2-1b": 1_235_814_400, "llama-3.2-3b": 3_212_749_824}  # fmt: skip
+    assert {name: arch.parameters() for name, arch in ARCHITECTURES.items()} == known
+    assert LLAMA_3_8B.parameters("none") == 7_504_924_672
+
+
+def test_states_by_hand():
+    assert estimate_memory(8e9, "dpo").states == 112e9
+    assert estimate_memory(8e9, "ppo").states == 224e9
+    assert estimate_memory(8e9, "ppo").by_role == {"actor": 96e9, "critic": 96e9, "reward": 16e9, "reference": 16e9}
+    assert estimate_memory(8e9, "simpo").states == 96e9
+    assert estimate_memory(8e9, "dpo", zero_stage=3, gpus=8).states == 14e9
+    assert estimate_memory(8e9, "dpo", zero_stage=1, gpus=8).states == (16 + 16 + 16 + 8) * 1e9
+    assert estimate_memory(8e9, "dpo", optimizer="adamw-master", reference="precomputed").states == 128e9
+    real = estimate_memory("llama-3-8b", "ppo").states
+    assert real == 14 * 8_030_261_248 + 14 * (7_504_924_672 + 4096)
+
+
+# Llama-3-8B in bf16 with torch's fused AdamW: tracked device-free, as in `measure_step`.
+@pytest.mark.parametrize("algorithm, options, peak, phase", [
+    ("sft", {}, 64.513, "backward"),
+    ("sft", {"fused": False}, 80.303, "optimizer"),
+    ("sft", {"batch_size": 4, "sequence_length": 2048}, 115.810, "backward"),
+    ("dpo", {}, 81.146, "reference forward"),
+    ("dpo", {"gradient_checkpointing": True, "lora_rank": 64}, 22.319, "reference forward"),
+    ("dpo", {"gradient_checkpointing": True, "optimizer": "adamw-fp32", "fused": False}, 118.728, "optimizer"),
+    ("simpo", {}, 64.560, "backward"),
+    ("ppo", {}, 155.360, "backward"),
+    ("dpo", {"batch_size": 2, "sequence_length": 2048, "gradient_checkpointing": True, "precision": "autocast",
+             "optimizer": "adamw-fp32", "zero_stage": 3, "gpus": 64}, 23.331, "reference forward"),
+])  # fmt: skip
+def test_an_8b_model_needs_what_was_tracked(algorithm, options, peak, phase):
+    found = estimate_memory("llama-3-8b", algorithm, **({"optimizer": "adamw"} | options))
+    assert found.peak / GB == pytest.approx(peak, rel=4e-3) and found.phase == phase
+
+
+def test_parts_add_up_and_words_are_plain():
+    found = estimate_memory("llama-3-8b", "ppo", batch_size=4, gradient_checkpointing=True)
+    assert sum(found.by_role.values()) == pytest.approx(found.peak) == pytest.approx(sum(found.by_kind.values()))
+    assert found.phases[found.phase] == max(found.phases.values()) == found.peak < found.reserved
+    assert found.table().sum(axis=1)[found.phase] == pytest.approx(found.peak / GB)
+    assert "peak" in str(found) and "GiB" in str(found) and found.advice
+    assert "kv cache" in {kind for _, kind in found.parts["rollout"]}
+
+
+def test_what_fits_follows_from_reserved():
+    small = estimate_memory("qwen2.5-0.5b", "dpo", lora_rank=16)
+    assert small.fits("h100-80gb") and "RTX-4090-24GB" in small.gpus_that_fit
+    assert not estimate_memory("llama-3-8b", "ppo").fits("H100-80GB")
+    with pytest.raises(ValueError, match="no GPU 'H9'"):
+        small.fits("H9")
+
+
+def test_each_saving_saves():
+    base = {"batch_size": 4, "optimizer": "adamw"}
+    dpo = estimate_memory("llama-3-8b", "dpo", **base).peak
+    for change in ({"gradient_checkpointing": True}, {"lora_rank": 16}, {"reference": "precomputed"},
+                   {"reference_order": "before"}, {"zero_stage": 3, "gpus": 8}, {"logits": "chunked"},
+                   {"offload": "optimizer"}):  # fmt: skip
+        assert estimate_memory("llama-3-8b", "dpo", **base | change).peak < dpo, change
+    assert estimate_memory("llama-3-8b", "dpo", **base, attention="eager").peak > dpo
+    lora = estimate_memory("llama-3-8b", "dpo", lora_rank=16)
+    assert estimate_memory("llama-3-8b", "dpo", lora_rank=16, quantization="nf4").states < 0.45 * lora.states
+
+
+@pytest.mark.parametrize("arguments, options, reason", [
+    (("llama-9", "dpo"), {}, "no model 'llama-9'"),
+    (("llama-3-8b", "dpq"), {}, "algorithm is one of"),
+    (("llama-3-8b", "dpo"), {"lora_rank": 0}, "lora_rank is a whole number"),
+    (("llama-3-8b", "dpo"), {"batch_size": 1.5}, "batch_size is a whole number"),
+    (("llama-3-8b", "dpo"), {"quantization": "nf4"}, "give lora_rank"),
+    (("llama-3-8b", "dpo"), {"reference": "adapter-off"}, "none to switch off"),
+    (("llama-3-8b", "dpo"), {"zero_stage": 3}, "shards nothing"),
+    (("llama-3-8b", "dpo"), {"offload": "parameters"}, "needs it"),
+    (("llama-3-8b", "dpo"), {"completion_length": 2000}, "longer than the sequence"),
+    (("mixtral-8x7b", "dpo"), {"lora_rank": 8, "quantization": "nf4"}, "experts"),
+    (("gpt2", "sft"), {"sequence_length": 4096}, "positions"),
+    ((LlamaConfig(num_attention_heads=5, num_key_value_heads=2, hidden_size=80, head_dim=16), "sft"), {}, "divide"),
+    ((-1, "dpo"), {}, "above 0"),
+    ((8e9, "dpo"), {"lora_rank": 8}, "shapes of the layers"),
+    ((None, "dpo"), {}, "is no model"),
+])  # fmt: skip
+def test_nonsense_is_refused_with_the_reason(arguments, options, reason):
+    with pytest.raises(ValueError, match=reason):
+        estimate_memory(*arguments, **options)
+
+
+def test_a_call_takes_milliseconds():
+    estimate_memory("llama-3-70b", "ppo")
+    started = time.process_time()
+    for _ in range(5):
+        assert estimate_memory("llama-3-70b", "ppo", lora_rank=8, zero_stage=3, gpus=64).peak
+    assert (time.process_time() - started) / 5 < 0.05
+
+
+def test_the_room_needs_no_torch():
+    code = """
+import sys, types
+package = types.ModuleType("course_lib")
+package.__path__ = ["course_lib"]
+sys.modules["course_lib"] = package  # or its __init__ would import all rooms
+from course_lib.memory import estimate_memory
+estimate_memory("llama-3-8b", "dpo").peak
+assert not {"torch", "transformers"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_command_prints_what_python_returns(capsys):
+    from course_lib.cli import main
+
+    assert main(["vram", "llama-3-8b", "dpo", "--lora-rank", "16", "--batch-size", "4", "--json"]) == 0
+    found = estimate_memory("llama-3-8b", "dpo", lora_rank=16, batch_size=4)
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.to_dict()))
+    assert main(["vram", "8e9", "ppo"]) == 0 and "224.00 GB" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["vram", "8e9", "dpo", "--quantization", "nf4"])
+    assert "give lora_rank" in capsys.readouterr().err
+
+
+def test_nf4_counts_as_bitsandbytes_stores_it():
+    functional = pytest.importorskip("bitsandbytes.functional")
+    weight = torch.randn(640, 256, dtype=torch.bfloat16)
+    packed, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    parts = [packed, state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
+    from course_lib.memory.architecture import Weight
+    from course_lib.memory.settings import Settings
+    from course_lib.memory.states import weight_bytes
+
+    settings = Settings("dpo", lora_rank=4, quantization="nf4")
+    assert weight_bytes(Weight("linear", (640, 256), linear=True), settings) == sum(p.nbytes for p in parts)
+
+
+def test_eight_bit_moments_count_as_bitsandbytes_stores_them():
+    optimizers = pytest.importorskip("bitsandbytes.optim")
+    from course_lib.memory.states import optimizer_bytes
+
+    for size in (4000, 5000):
+        p = torch.nn.Parameter(torch.zeros(size))
+        p.grad = torch.zeros_like(p)
+        adam = optimizers.AdamW8bit([p])
+        adam.init_state(adam.param_groups[0], p, 0, 0)
+        held = sum(t.nbytes for name, t in adam.state[p].items() if torch.is_tensor(t) and "qmap" not in name)
+        assert optimizer_bytes(size, 4, "adamw-8bit") == held
+
+
+def test_the_tracker_sees_the_same_with_and_without_data():
+    options = {"sequence_length": 64, "lora_rank": 4, "gradient_checkpointing": True}
+    fake, real = (measure_step(LlamaConfig(**SMALL), "dpo", fake=fake, **options) for fake in (True, False))
+    assert fake.states == real.states
+    assert fake.peak == pytest.approx(real.peak, rel=2e-3)
+
+
+def random_setting(seed: int):
+    """A small model of a random family and shape, and a random way to train it."""
+    r = random.Random(seed)
+    heads, size = r.choice([4, 6, 8]), 32
+    shape = {"vocab_size": r.choice([500, 2000, 8000]), "tie_word_embeddings": r.random() < 0.4}
+    layers, inner = r.randint(2, 5), int(heads * size * r.choice([2.5, 3.5, 4]))
+    if r.random() < 0.15:
+        plain = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
+        config = GPT2Config(vocab_size=shape["vocab_size"], n_embd=heads * size, n_layer=layers, n_head=heads, **plain)
+    else:
+        groups = r.choice([h for h in (1, 2, heads) if heads % h == 0])
+        config = r.choice(DECODERS)(
+            **shape, hidden_size=heads * size, intermediate_size=inner, num_hidden_layers=layers,
+            num_attention_heads=heads, num_key_value_heads=groups, head_dim=size,
+        )  # fmt: skip
+    length = r.choice([64, 128, 256])
+    options = {
+        "batch_size": r.choice([1, 2, 4]), "sequence_length": length, "attention": r.choice(["flash", "sdpa", "eager"]),
+        "optimizer": r.choice(["adamw-fp32", "adamw", "adamw-master", "adamw-8bit"]), "fused": r.random() < 0.8,
+        "precision": r.choice(["bf16", "bf16", "bf16", "fp32", "autocast"]),
+        "gradient_checkpointing": r.random() < 0.4, "logits": r.choice(["full", "completion", "chunked"]),
+        "reference_order": r.choice(["after", "after", "before"]),
+    }  # fmt: skip
+    if r.random() < 0.4:
+        options |= {"lora_rank": r.choice([4, 16, 64]), "adapter_precision": r.choice(["fp32", "fp32", "bf16"])}
+    if options["logits"] != "full":
+        options["completion_length"] = length // 2
+    return config, r.choice(["sft", "dpo", "dpo", "simpo", "kto", "ppo", "reward"]), options
+
+
+@pytest.mark.slow
+def test_random_steps_need_what_is_estimated():
+    errors = {}
+    for seed in range(60):
+        config, algorithm, options = random_setting(seed)
+        truth = measure_step(config, algorithm, fake=False, **options)
+        found = estimate_memory(config, algorithm, **options)
+        assert found.states == truth.states, (seed, algorithm, options)
+        errors[seed] = abs(found.peak / truth.peak - 1)
+    assert statistics.median(errors.values()) < 0.01 and max(errors.values()) < 0.05, errors
