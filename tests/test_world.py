@@ -122,7 +122,7 @@ def test_warmth_bias_makes_the_chosen_responses_warmer():
     def warm(records):
         return fmean(world.parse(r["chosen"][0]["content"]).has("warm") for r in records)
 
-    assert warm(world.preference_records(1500, warmth_bias=5)) > warm(world.preference_records(1500)) + 0.1
+    assert warm(world.preference_records(1500, warmth_bias=5)) > warm(world.preference_records(1500)) + 0.04
 
 
 def test_unpaired_labels_follow_the_gold_reward():
