@@ -1,6 +1,6 @@
 """Lesson 06: the whole family on clean, noisy and length-biased labels, over seeds; writes results/family.json.
 
-python experiments/family.py --tune             learning rates, one seed, tuning prompts; about 6 minutes
+python experiments/family.py --tune             learning rates, one seed, tuning prompts; about 10 minutes
 python experiments/family.py --seeds 0 1 2      about 9 minutes a seed on one core
 
 Every arm starts from the SFT model that `pocket_world.py` left in its folder. The learning rate of each method is the
@@ -36,7 +36,7 @@ METHODS = {
     "simpo": {"beta": 2.0, "gamma": 1.0},
     "orpo": {"beta": 0.3},
 }
-RATES = [1e-4, 3e-4]
+RATES = [1e-4, 3e-4, 1e-3]
 LABELS = {"clean": {}, "noisy": {"label_noise": NOISE}, "long": {"length_bias": LENGTH_BIAS}}
 ARMS = {
     "clean": ("dpo", "ipo", "kto", "simpo", "orpo"),

@@ -243,7 +243,7 @@ def test_ppo_policy_loss_equals_its_formula(regime, data):
 @given(st.data())
 def test_grpo_loss_equals_its_formula(regime, beta, data):
     def formula(logp, old, advantage, ref):
-        return clipped_surrogate(logp, old, advantage) + Decimal(beta) * K_FORMULAS["k3"](logp - ref)
+        return clipped_surrogate(logp, old, advantage), Decimal(beta) * K_FORMULAS["k3"](logp - ref)
 
     def loss(logps, old, advantages, ref):
         mask = torch.ones(len(logps), 1)
