@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from course_lib.data.tokenization import encode_prompt
-from course_lib.logprobs import forward_arguments, position_ids
+from course_lib.logprobs import position_ids, takes
 
 
 @torch.inference_mode()
@@ -75,12 +75,12 @@ def _pad_left(rows: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
 def _generate(model, input_ids, mask, max_new_tokens, temperature, generator, tokenizer) -> list[list[int]]:
     """Token ids of each row's completion, EOS left out."""
     eos = tokenizer.eos_token_id
-    takes = forward_arguments(model)
-    keep_last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+    keep_last = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
+    with_positions = takes(model, "position_ids")
     cache, step_ids, new = DynamicCache(config=model.config), input_ids, []
     done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
     for _ in range(max_new_tokens):
-        positions = {"position_ids": position_ids(mask)[:, -step_ids.shape[1] :]} if "position_ids" in takes else {}
+        positions = {"position_ids": position_ids(mask)[:, -step_ids.shape[1] :]} if with_positions else {}
         output = model(
             input_ids=step_ids, attention_mask=mask, past_key_values=cache, use_cache=True, **positions, **keep_last
         )

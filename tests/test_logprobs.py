@@ -1,8 +1,11 @@
 """The bridge between a model and a loss: right tokens, right side, right sums, on several architectures."""
 
+import threading
+from types import SimpleNamespace
+
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
@@ -10,7 +13,9 @@ from transformers import (
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GPTNeoConfig,
     GraniteConfig,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -23,6 +28,7 @@ from course_lib import completion_logps, sequence_logps
 from course_lib.data import collate_completions, collate_pairs, collate_shared
 from course_lib.data.tokenization import Encoded
 from course_lib.logprobs import fits_window, linear_logps, pair_logps, token_logps, why_not_shared
+from course_lib.logprobs.forward import head_of
 
 SMALL = {
     "vocab_size": 50,
@@ -258,12 +264,64 @@ def test_a_model_that_ignores_the_mask_is_not_trusted_with_a_shared_prompt():
             return super().forward(input_ids=input_ids, position_ids=position_ids, **kwargs)
 
     torch.manual_seed(0)
-    assert "does not follow a mask" in why_not_shared(Deaf(CONFIGS["llama"]))
+    for model in (Deaf(CONFIGS["llama"]), Deaf(CONFIGS["llama"]).bfloat16()):
+        assert "does not follow a mask" in why_not_shared(model)
 
 
-def test_a_sliding_window_must_hold_the_whole_row():
-    model = AutoModelForCausalLM.from_config(MistralConfig(**SMALL, sliding_window=10))
-    assert fits_window(model, 10) and not fits_window(model, 11) and fits_window(new("llama"), 10**6)
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_half_precision_is_not_taken_for_deafness(name):
+    assert why_not_shared(new(name).bfloat16()) == ""
+
+
+def test_logits_scaled_in_half_precision_are_seen(caplog):
+    torch.manual_seed(0)
+    sequence_logps(AutoModelForCausalLM.from_config(CONFIGS["granite"]).bfloat16(), **collate_completions(ROWS, 0))
+    assert any("changes its logits" in r.message for r in caplog.records)
+
+
+@pytest.mark.parametrize("config", [
+    MistralConfig(**SMALL, sliding_window=10),
+    GPTNeoConfig(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+                 window_size=10),
+    Llama4TextConfig(**SMALL, attention_chunk_size=10, head_dim=8, intermediate_size_mlp=64, num_local_experts=2),
+], ids=lambda config: config.model_type)  # fmt: skip
+def test_local_attention_must_hold_the_whole_row(config):
+    model = SimpleNamespace(config=config, forward=None)
+    assert fits_window(model, 10) and not fits_window(model, 11)
+    assert fits_window(new("llama"), 10**6)
+
+
+def test_virtual_tokens_are_refused():
+    model = get_peft_model(new("llama"), PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
+    with pytest.raises(ValueError, match="LoRA"):
+        sequence_logps(model, **collate_completions(ROWS, 0))
+
+
+def test_a_wrapper_that_hands_all_arguments_on_keeps_positions():
+    model = new("gpt2")
+
+    class Wrapper(torch.nn.Module):
+        def forward(self, **inputs):
+            return model(**inputs)
+
+    batch = collate_completions(ROWS, 0)
+    torch.testing.assert_close(sequence_logps(Wrapper(), **batch), sequence_logps(model, **batch))
+
+
+def test_another_thread_may_use_the_model_meanwhile():
+    model, batch = new("llama"), collate_completions(ROWS, 0)
+    expected, ids, seen = model(batch["input_ids"]).logits, batch["input_ids"], []
+
+    def elsewhere(*_):
+        thread = threading.Thread(target=lambda: seen.append(model(ids).logits))
+        handle.remove()
+        thread.start()
+        thread.join()
+
+    head_of(model)  # which itself runs the model, the first time
+    handle = model.model.norm.register_forward_hook(elsewhere)
+    sequence_logps(model, **batch)
+    assert torch.equal(seen[0], expected)
 
 
 def test_scoring_leaves_the_model_as_it_was():

@@ -10,7 +10,15 @@ import pytest
 import torch
 from conftest import tiny_llama
 from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from course_lib import (
     KTOConfig,
@@ -150,7 +158,49 @@ def test_reference_scores_are_kept_on_disk_by_model_and_data(tiny_model, tokeniz
     assert again.rows == first.rows and file.stat().st_mtime_ns == stamp
     preference_run(tiny_llama(len(tokenizer), 1), tokenizer, **cache)
     preference_run(copy.deepcopy(tiny_model), tokenizer, **cache | {"n": 9})
-    assert len(list((tmp_path / "scores").iterdir())) == 3
+    preference_run(copy.deepcopy(tiny_model), tokenizer, **cache | {"mixed_precision": "bf16"})
+    other = copy.deepcopy(tiny_model)
+    other.config.rope_parameters["rope_theta"] = 500.0
+    preference_run(other, tokenizer, **cache)
+    assert len(list((tmp_path / "scores").iterdir())) == 5
+
+
+def test_scores_on_disk_are_those_of_kto_s_own_partners(tiny_model, tokenizer, tmp_path):
+    for seed in (0, 1, 0):
+        kto_run(copy.deepcopy(tiny_model), tokenizer, seed=seed, reference_cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("reference", ["copy", "adapter-off"])
+def test_a_cache_for_a_reference_that_is_not_precomputed_is_refused(tiny_model, tokenizer, tmp_path, reference):
+    with pytest.raises(ValueError, match="reference='precomputed'"):
+        preference_run(with_lora(tiny_model), tokenizer, reference=reference, reference_cache=tmp_path)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_policy_is_not_its_own_reference(tiny_model, tokenizer, adapted):
+    policy = with_lora(tiny_model) if adapted else tiny_model
+    with pytest.raises(ValueError, match="shares weights"):
+        preference_run(policy, tokenizer, reference=tiny_model)
+    assert any(p.requires_grad for p in policy.parameters())
+
+
+def test_a_reference_that_cannot_share_prompts_is_asked_for_each_completion(tiny_model, tokenizer):
+    class Deaf(LlamaForCausalLM):
+        def forward(self, input_ids, attention_mask=None, position_ids=None, **kwargs):
+            return super().forward(input_ids=input_ids, position_ids=position_ids, **kwargs)
+
+    records = preference_records(8)
+    trainer = PreferenceTrainer(
+        tiny_model, tokenizer, records, PreferenceConfig(**QUIET), reference=Deaf(tiny_model.config)
+    )
+    trainer.train()
+    assert not trainer.shared
+
+
+def test_a_loss_may_name_no_beta(tiny_model, tokenizer):
+    history, _ = preference_run(tiny_model, tokenizer, n=8, loss=lambda *logps, **options: dpo_loss(*logps, **options))
+    assert history.rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
 @pytest.mark.parametrize("accumulation", [2, 3, 8])
@@ -223,6 +273,28 @@ def test_every_kto_micro_batch_holds_both_classes(tiny_model, tokenizer):
     assert len(seen) == 16 and all(d.any() and not d.all() for d in seen)
 
 
+@pytest.mark.parametrize("up", [3, 5, 20, 61])
+def test_a_rare_class_is_dealt_over_the_micro_batches(tiny_model, tokenizer, up):
+    records = [r | {"label": i < up} for i, r in enumerate(unpaired_records(64))]
+    trainer = KTOTrainer(tiny_model, tokenizer, records, KTOConfig(**QUIET | {"batch_size": 64, "accumulation": 3}))
+    parts = trainer._micro_batches(list(range(64)))
+    assert all(p["desirable"].any() and not p["desirable"].all() for p in parts)
+    assert sum(len(p["desirable"]) for p in parts) == 64
+
+
+def test_kto_s_mismatched_rows_fit_the_model(tiny_model, tokenizer):
+    long, short = " ".join(["red"] * 40), "red"
+    records = [
+        {"prompt": prompt, "completion": completion, "label": label}
+        for prompt, completion, label in [(long, short, True), (short, long, False), (short, short, True)]
+    ]
+    trainer = KTOTrainer(tiny_model, tokenizer, records, KTOConfig(**QUIET | {"max_length": 60}))
+    batch = trainer.collate([0, 1, 2])
+    assert batch["mismatched_attention_mask"].sum(dim=1).max() <= 60
+    with pytest.raises(ValueError, match="leaves room for"):
+        KTOTrainer(tiny_model, tokenizer, records[:2], KTOConfig(**QUIET | {"max_length": 60}))
+
+
 def test_kto_pairs_each_prompt_with_another_rows_response_for_its_baseline(tiny_model, tokenizer):
     trainer = KTOTrainer(tiny_model, tokenizer, unpaired_records(20), KTOConfig(**QUIET))
     assert sorted(trainer.partner) == list(range(20)) and all(i != j for i, j in enumerate(trainer.partner))
@@ -281,6 +353,19 @@ def test_precision_can_change_between_runs_and_leaves_no_wrapper(tiny_model, tok
 def test_dropout_leaves_the_first_loss_at_ln_2(tokenizer):
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=96))
+    history, _ = preference_run(model, tokenizer, n=8, reference="copy", beta=1.0)
+    assert history.rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.1}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_dropout_that_is_a_function_is_off_too(tokenizer, checkpointing):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = OPTForCausalLM(OPTConfig(vocab_size=len(tokenizer), word_embed_proj_dim=32, dropout=0.5, **sizes))
+    if checkpointing:
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, attn_pdrop=0.5))
+        model.gradient_checkpointing_enable()
     history, _ = preference_run(model, tokenizer, n=8, reference="copy", beta=1.0)
     assert history.rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
 
@@ -377,6 +462,7 @@ def test_saved_policy_is_read_back_unchanged(tiny_model, tokenizer, tmp_path):
         ({"learning_rate": 0}, "learning_rate"),
         ({"batch_size": 2, "accumulation": 4}, "accumulation"),
         ({"epochs": -1}, "epochs"),
+        ({"max_grad_norm": 0}, "max_grad_norm"),
     ],
 )
 def test_nonsense_settings_are_refused(changes, match):

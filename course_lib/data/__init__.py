@@ -5,6 +5,7 @@ from course_lib.data.collation import (
     collate_completions,
     collate_pairs,
     collate_shared,
+    even_parts,
     shared_length,
 )
 from course_lib.data.loading import load_records
@@ -19,6 +20,7 @@ __all__ = [
     "collate_shared",
     "encode_completion",
     "encode_text",
+    "even_parts",
     "find_problems",
     "keep_valid",
     "load_records",

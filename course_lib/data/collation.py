@@ -13,8 +13,6 @@ import torch
 
 from course_lib.data.tokenization import Encoded
 
-SHARED_FILL = {"input_ids": 0, "segments": -1, "position_ids": 0}
-
 
 def collate_completions(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Pad B rows into `input_ids`, `attention_mask` and `completion_mask`, each (B, T).
@@ -54,8 +52,8 @@ def collate_shared(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) 
         ValueError: if a completion is empty, or a pair has no prompt in common.
     """
     width = max(shared_length(pair) for pair in pairs)
-    batch = {name: torch.full((len(pairs), width), fill) for name, fill in SHARED_FILL.items()}
-    batch["input_ids"].fill_(pad_token_id)
+    fill = {"input_ids": pad_token_id, "segments": -1, "position_ids": 0}
+    batch = {name: torch.full((len(pairs), width), value) for name, value in fill.items()}
     for i, (chosen, rejected) in enumerate(pairs):
         prompt = chosen.prompt_ids
         if not (prompt and prompt == rejected.prompt_ids and chosen.completion_ids and rejected.completion_ids):
@@ -81,7 +79,7 @@ class LengthBuckets:
     Iterating twice gives two different epochs; the same seed gives the same epochs. Rows are shuffled,
     sorted by length inside pools of about fifty batches, cut into batches whose sizes differ by one at
     most, and the batches shuffled. With `groups`, one number a row, each group is dealt out so: every batch
-    holds its share of every group, spread evenly inside the batch.
+    holds its share of every group.
     """
 
     def __init__(
@@ -94,32 +92,31 @@ class LengthBuckets:
         groups: Sequence[int] | None = None,
     ):
         # Not named `batch_size`: Accelerate would drop batches of any other size when it shares them out.
-        self.lengths, self.rows, self.seed, self.pool = list(lengths), batch_size, seed, pool
+        self.lengths, self.width, self.seed, self.pool = list(lengths), batch_size, seed, pool
         groups = groups or [0] * len(self.lengths)
         self.members = [[i for i, g in enumerate(groups) if g == group] for group in sorted(set(groups))]
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.rows)
+        return -(-len(self.lengths) // self.width)
 
     def __iter__(self) -> Iterator[list[int]]:
         draw = random.Random(f"{self.seed}-{self.epoch}")
         self.epoch += 1
         dealt = [self._dealt(draw.sample(members, len(members))) for members in self.members]
-        batches = [_spread(parts) for parts in zip(*dealt, strict=True)]
+        batches = [[row for part in parts for row in part] for parts in zip(*dealt, strict=True)]
         draw.shuffle(batches)
         return iter(batches)
 
     def _dealt(self, order: list[int]) -> list[list[int]]:
         """A group's rows, shuffled, as one part for each batch."""
-        width = self.pool * max(1, round(self.rows * len(order) / len(self.lengths)))
+        width = self.pool * max(1, round(self.width * len(order) / len(self.lengths)))
         pools = (order[start : start + width] for start in range(0, len(order), width))
         order = [row for pool in pools for row in sorted(pool, key=self.lengths.__getitem__)]
-        cuts = [round(i * len(order) / len(self)) for i in range(len(self) + 1)]
-        return [order[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        return even_parts(order, len(self))
 
 
-def _spread(parts: Sequence[list[int]]) -> list[int]:
-    """All rows of a batch, those of each group at even distances."""
-    placed = [((i + 0.5) / len(part), row) for part in parts for i, row in enumerate(part)]
-    return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
+def even_parts(rows: Sequence[int], parts: int) -> list[list[int]]:
+    """The rows in order, cut into that many parts whose sizes differ by one at most."""
+    cuts = [round(i * len(rows) / parts) for i in range(parts + 1)]
+    return [list(rows[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]

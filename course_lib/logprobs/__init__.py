@@ -1,18 +1,18 @@
 """Log-probabilities of completions: the only bridge between a model and a loss, and where speed and memory are won."""
 
 from course_lib.logprobs.completions import completion_logps, sequence_logps
-from course_lib.logprobs.forward import forward_arguments, position_ids, unwrapped
+from course_lib.logprobs.forward import position_ids, takes, unwrapped
 from course_lib.logprobs.head import linear_logps, token_logps
 from course_lib.logprobs.shared import fits_window, pair_logps, why_not_shared
 
 __all__ = [
     "completion_logps",
     "fits_window",
-    "forward_arguments",
     "linear_logps",
     "pair_logps",
     "position_ids",
     "sequence_logps",
+    "takes",
     "token_logps",
     "unwrapped",
     "why_not_shared",

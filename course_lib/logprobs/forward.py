@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from course_lib.logprobs.head import linear_logps, token_logps
+from course_lib.logprobs.head import linear_logps, plain_logits
 
 logger = logging.getLogger(__name__)
 _scores_plainly: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # found out once a model
@@ -25,6 +26,10 @@ class Head:
 
     layer: nn.Linear
     softcap: float | None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., V) in fp32, of all tokens at once."""
+        return plain_logits(hidden, self.layer.weight, self.layer.bias, self.softcap)
 
     def logps(self, hidden: Tensor, targets: Tensor, chunk_size: int | None = None) -> Tensor:
         """As `linear_logps`."""
@@ -45,13 +50,20 @@ def unwrapped(model) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def forward_arguments(model) -> set[str]:
-    """Names that the innermost transformers model's `forward` takes."""
-    return set(inspect.signature(unwrapped(model).forward).parameters)
+def takes(model, name: str) -> bool:
+    """Whether the innermost model's `forward` takes an argument of that name, or hands all of them on."""
+    parameters = inspect.signature(unwrapped(model).forward).parameters
+    hands_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and "input_ids" not in parameters
+    return hands_on or name in parameters
 
 
 def head_of(model) -> Head | None:
-    """The output layer, if it can be applied apart from the model; else None, and the reason is logged once."""
+    """The output layer, if it can be applied apart from the model; else None, and the reason is logged once.
+
+    Raises:
+        ValueError: if the model has adapters that put virtual tokens before the prompt.
+    """
+    _refuse_virtual_tokens(model)
     inner = unwrapped(model)
     reason = _why_no_head(model, inner)
     if reason and _told.get(inner) != reason:
@@ -72,20 +84,31 @@ def all_logits(model, columns: Tensor | None = None, **inputs) -> Tensor:
     extra = _without_cache(model)
     if columns is None:
         return model(**inputs, **extra).logits
-    if "logits_to_keep" in forward_arguments(model):
+    if takes(model, "logits_to_keep"):
         return model(**inputs, logits_to_keep=columns, **extra).logits
     return model(**inputs, **extra).logits[:, columns]
 
 
 def with_positions(model, attention_mask: Tensor) -> dict[str, Tensor]:
     """`position_ids` as a keyword, where there is padding and the model takes them."""
-    if "position_ids" not in forward_arguments(model) or attention_mask.all():
+    if not takes(model, "position_ids") or attention_mask.all():
         return {}
     return {"position_ids": position_ids(attention_mask)}
 
 
 def _without_cache(model) -> dict[str, bool]:
-    return {"use_cache": False} if "use_cache" in forward_arguments(model) else {}
+    return {"use_cache": False} if takes(model, "use_cache") else {}
+
+
+def _refuse_virtual_tokens(model) -> None:
+    adapters = getattr(model, "peft_config", None)
+    adapters = adapters.values() if isinstance(adapters, dict) else ()
+    for adapter in adapters:
+        if adapter.is_prompt_learning:
+            raise ValueError(
+                f"{adapter.peft_type.value} adapters put virtual tokens before the prompt, which shifts positions; "
+                "train LoRA adapters instead: load_policy(..., lora_rank=16)"
+            )
 
 
 def _head(inner: nn.Module) -> Head:
@@ -99,8 +122,11 @@ def _caught(layer: nn.Module) -> Iterator[list[Tensor]]:
     The pass goes through the model's own `forward`, so the wrappers of distributed training see it.
     """
     caught: list[Tensor] = []
+    here = threading.get_ident()
 
     def keep(hidden: Tensor) -> Tensor:
+        if threading.get_ident() != here:  # another thread is sampling from the same model
+            return type(layer).forward(layer, hidden)
         caught.append(hidden)
         return hidden
 
@@ -120,7 +146,8 @@ def _why_no_head(model, inner: nn.Module) -> str:
         return f"its output layer is a {type(layer).__name__}, not a plain nn.Linear"
     if "forward" in vars(layer):
         return "something else has replaced the forward of its output layer"
-    if type(layer.weight) is not nn.Parameter or hasattr(layer.weight, "ds_id"):
+    whole = type(layer.weight) is nn.Parameter and layer.weight.shape == (layer.out_features, layer.in_features)
+    if not whole or hasattr(layer.weight, "ds_id"):
         return "its output layer is sharded between devices"
     if inner not in _scores_plainly:
         _scores_plainly[inner] = _scores_alike(inner)
@@ -129,21 +156,19 @@ def _why_no_head(model, inner: nn.Module) -> str:
 
 @torch.no_grad()
 def _scores_alike(inner: nn.Module) -> bool:
-    """Whether hidden states times the output layer give the model's own log-probabilities, tried on a few tokens."""
+    """Whether hidden states times the output layer give the model's own logits, tried on a few tokens.
+
+    Both come from equal hidden states, so they differ by one rounding of the largest logit.
+    """
     device = next(inner.parameters()).device
     ids = torch.arange(8, device=device).view(2, 4) % inner.config.get_text_config().vocab_size
     head, was_training = _head(inner), inner.training
     inner.eval()
     try:
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        own = token_logps(all_logits(inner, **inputs)[:, :-1], ids[:, 1:])
-        apart = head.logps(hidden_states(inner, head, **inputs)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+        own = all_logits(inner, **inputs)
+        apart = head.logits(hidden_states(inner, head, **inputs).to(head.layer.weight.dtype))
     finally:
         inner.train(was_training)
-    return same_up_to_rounding(own.flatten(), apart, inner.dtype)
-
-
-def same_up_to_rounding(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
-    """Whether two log-probabilities that went through a model of that precision are the same number."""
-    tolerance = 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
-    return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+    rounding = max(torch.finfo(t.dtype).eps for t in (own, head.layer.weight))
+    return own.shape == apart.shape and (own - apart).abs().max() <= 8 * rounding * own.abs().max() + 1e-5

@@ -55,7 +55,7 @@ class _LinearLogps(torch.autograd.Function):
     def forward(ctx, hidden, weight, bias, targets, chunk: int, softcap: float | None):
         parts, normalisers, logits = [], [], None
         for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logits = _logits(rows, weight, bias, softcap)
+            logits = plain_logits(rows, weight, bias, softcap)
             normalisers.append(logits.logsumexp(dim=-1))
             parts.append(logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1) - normalisers[-1])
         kept = logits if len(parts) == 1 else None
@@ -68,13 +68,14 @@ class _LinearLogps(torch.autograd.Function):
     def backward(ctx, grad):
         hidden, weight, bias, targets, normalisers, kept = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         # fp32, because half precision would round each chunk's share away as the sum grows
-        grad_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-        grad_bias = torch.zeros_like(grad_weight[:, 0])
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=wide) if needs_bias else None
         for start in range(0, len(hidden), ctx.chunk):
             here = slice(start, start + ctx.chunk)
-            logits = _logits(hidden[here], weight, bias, ctx.softcap) if kept is None else kept
+            logits = plain_logits(hidden[here], weight, bias, ctx.softcap) if kept is None else kept
             slope = 1 - (logits / ctx.softcap) ** 2 if ctx.softcap else None
             grad_logits = (logits - normalisers[here, None]).exp_().mul_(-grad[here, None])
             grad_logits.scatter_add_(1, targets[here, None], grad[here, None])
@@ -97,7 +98,7 @@ class _LinearLogps(torch.autograd.Function):
         )
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+def plain_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
     """(n, V) in fp32."""
     logits = torch.nn.functional.linear(hidden, weight, bias).float()
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from course_lib.logprobs.completions import sequence_logps
+from course_lib.logprobs.completions import completion_logps
 from course_lib.logprobs.forward import (
     all_logits,
-    forward_arguments,
     head_of,
     hidden_states,
-    same_up_to_rounding,
+    takes,
     unwrapped,
 )
 from course_lib.logprobs.head import token_logps
 
 PROMPT, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1
+SEEN_THROUGH = 0.1  # of what a missing mask would change: more than rounding makes, less than any leak through the mask
 
 
 def pair_logps(
@@ -38,7 +38,16 @@ def pair_logps(
     Returns:
         `(chosen, rejected)`, each (B,), in nats, fp32, summed over completion tokens.
     """
-    size, width = input_ids.shape
+    logps, row, segment = _completion_tokens(model, input_ids, segments, position_ids, chunk_size)
+    size = len(input_ids)
+    side = (segment == REJECTED).long()
+    return logps.new_zeros(2 * size).index_add(0, side * size + row, logps).chunk(2)
+
+
+def _completion_tokens(
+    model, input_ids: Tensor, segments: Tensor, position_ids: Tensor, chunk_size: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability of each of the batch's N completion tokens, its row, and its segment, each (N,)."""
     inputs = {
         "input_ids": input_ids,
         "position_ids": position_ids,
@@ -47,7 +56,7 @@ def pair_logps(
     row, column = (segments > PROMPT).nonzero(as_tuple=True)
     first = segments[row, column] != segments[row, column - 1]
     last_of_prompt = (segments == PROMPT).sum(dim=1) - 1
-    source = row * width + torch.where(first, last_of_prompt[row], column - 1)
+    source = row * input_ids.shape[1] + torch.where(first, last_of_prompt[row], column - 1)
     targets = input_ids[row, column]
     head = head_of(model)
     if head is None:
@@ -55,8 +64,7 @@ def pair_logps(
     else:
         hidden = hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, source)
         logps = head.logps(hidden, targets, chunk_size)
-    side = (segments[row, column] == REJECTED).long()
-    return logps.new_zeros(2 * size).index_add(0, side * size + row, logps).chunk(2)
+    return logps, row, segments[row, column]
 
 
 @torch.no_grad()
@@ -66,42 +74,40 @@ def why_not_shared(model) -> str:
     Tried on a few tokens: an attention that ignores the mask, or a state that runs through the whole row, shows.
     """
     inner = unwrapped(model)
-    config = inner.config.get_text_config()
-    if "position_ids" not in forward_arguments(model):
+    if not takes(model, "position_ids"):
         return "it takes no position_ids"
+    config = inner.config.get_text_config()
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention ({config._attn_implementation}) takes no mask of its own"
-    device, vocabulary = next(inner.parameters()).device, config.vocab_size
-    ids = (torch.arange(8, device=device) * 7 + 3) % vocabulary
-    prompt, chosen, rejected = ids[:3], ids[3:5], ids[5:]
-    segments = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2]], device=device)
-    positions = torch.tensor([[0, 1, 2, 3, 4, 3, 4, 5]], device=device)
+    ids = (torch.arange(16, device=next(inner.parameters()).device)[None] * 7 + 3) % config.vocab_size
+    segments = torch.tensor([[PROMPT] * 6 + [CHOSEN] * 5 + [REJECTED] * 5], device=ids.device)
+    positions = torch.tensor([[*range(11), *range(6, 11)]], device=ids.device)
     was_training = model.training
     model.eval()
     try:
-        together = torch.cat(pair_logps(model, ids[None], segments, positions))
-        alone = torch.cat([_alone(model, prompt, completion) for completion in (chosen, rejected)])
+        together, _, _ = _completion_tokens(model, ids, segments, positions)
+        alone = torch.cat([_last_five(model, part) for part in (ids[:, :11], torch.cat([ids[:, :6], ids[:, 11:]], 1))])
+        as_one_text = torch.cat([_last_five(model, part) for part in (ids[:, :11], ids)])
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         return f"it refuses a mask of four dimensions ({error})"
     finally:
         model.train(was_training)
-    return (
-        ""
-        if same_up_to_rounding(alone, together, inner.dtype)
-        else "its attention does not follow a mask of four dimensions"
-    )
+    error, without_mask = ((alone - other).abs().max() for other in (together, as_one_text))
+    if error > SEEN_THROUGH * without_mask:
+        return "its attention does not follow a mask of four dimensions"
+    return ""
 
 
 def fits_window(model, length: int) -> bool:
-    """Whether rows of that many tokens stay inside the model's sliding window, so that no local mask would apply."""
-    window = getattr(unwrapped(model).config.get_text_config(), "sliding_window", None)
-    return window is None or length <= window
+    """Whether rows of that many tokens stay inside the model's local attention, so that no local mask would apply."""
+    config = unwrapped(model).config.get_text_config()
+    windows = (getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size"))
+    return all(length <= window for window in windows if window)
 
 
-def _alone(model, prompt: Tensor, completion: Tensor) -> Tensor:
-    ids = torch.cat([prompt, completion])[None]
-    mask = torch.arange(ids.shape[1], device=ids.device)[None] >= len(prompt)
-    return sequence_logps(model, ids, torch.ones_like(ids), mask)
+def _last_five(model, ids: Tensor) -> Tensor:
+    mask = torch.arange(ids.shape[1], device=ids.device)[None] >= ids.shape[1] - 5
+    return completion_logps(model, ids, torch.ones_like(ids), mask)[0][mask]
 
 
 def _visible(segments: Tensor, inner) -> Tensor:

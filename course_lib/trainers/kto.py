@@ -46,7 +46,8 @@ class KTOTrainer(ReferencedTrainer):
     desirable and undesirable responses), `rewards/margins`.
 
     Raises:
-        ValueError: if one of the classes has fewer records than there are batches.
+        ValueError: if one of the classes has fewer records than there are micro-batches, or a prompt leaves no room
+            for another row's response.
     """
 
     record_kind = "unpaired"
@@ -71,7 +72,7 @@ class KTOTrainer(ReferencedTrainer):
                     f"{self.config.accumulation} micro-batches, and KTO needs both classes in all of them; add "
                     f"{name} records, raise batch_size or lower accumulation"
                 )
-        self.partner = _partners(self.rows, self.config.seed)
+        self.partner = _partners(self.rows, self.longest, self.config.seed)
 
     def encode(self, record: dict) -> Encoded:
         return encode_row(record, self.tokenizer)[0]
@@ -92,6 +93,9 @@ class KTOTrainer(ReferencedTrainer):
         mismatched = {f"mismatched_{name}": value for name, value in collate_completions(crossed, pad).items()}
         batch = collate_completions(rows, pad) | mismatched
         return self.with_reference(batch | {"desirable": torch.tensor([self.labels[i] for i in indices])}, indices)
+
+    def what_is_scored(self) -> str:
+        return super().what_is_scored() + repr(self.partner)
 
     def score(self, model, batch: dict[str, Tensor]) -> Tensor:
         """Log-probabilities of each row's own response, and of the mismatched one."""
@@ -133,14 +137,23 @@ class KTOTrainer(ReferencedTrainer):
         return sequence_logps(model, *inputs, chunk_size=self.config.chunk_size)
 
 
-def _partners(rows: list[Encoded], seed: int) -> list[int]:
-    """For each row another one, whose response makes the mismatched pair: one turn of a shuffled circle.
+def _partners(rows: list[Encoded], longest: int, seed: int) -> list[int]:
+    """For each row another one, whose response makes the mismatched pair within `longest` tokens.
 
-    Neighbours in the circle have completions of similar length, so that mismatched batches pad as little as others.
+    Rows stand in a circle by the length of their responses, equal ones shuffled, and each takes the next one's: so
+    mismatched batches pad as little as others. Where that is too long, it takes that of the one before.
     """
     order = random.Random(f"partners-{seed}").sample(range(len(rows)), len(rows))
     order.sort(key=lambda i: len(rows[i].completion_ids))
     partner = [0] * len(rows)
-    for here, there in zip(order, order[1:] + order[:1], strict=True):
-        partner[here] = there
+    for place, here in enumerate(order):
+        neighbours = order[(place + 1) % len(order)], order[place - 1]
+        room = longest - len(rows[here].prompt_ids)
+        fitting = [i for i in neighbours if i != here and len(rows[i].completion_ids) <= room]
+        if not fitting:
+            raise ValueError(
+                f"record {here}: its prompt leaves room for {room} tokens, and another record's response, which KTO's "
+                "baseline pairs it with, has more; raise max_length, or drop the record"
+            )
+        partner[here] = fitting[0]
     return partner

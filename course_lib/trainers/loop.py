@@ -1,6 +1,6 @@
 """The training loop that all trainers share: batches, accumulation, clipping, schedule, history, stopping.
 
-Built on Accelerate, so the same loop runs on a CPU, a GPU, several of them, or DeepSpeed.
+Built on Accelerate: the same loop runs on a CPU, a GPU, or several processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from course_lib.data import LengthBuckets, validate_records
+from course_lib.data import LengthBuckets, even_parts, validate_records
 from course_lib.models import save_pretrained
 from course_lib.trainers.history import History
 
@@ -51,7 +51,7 @@ class TrainingConfig:
     warmup_ratio: float = 0.1
     weight_decay: float = 0.0
     adam_betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 1.0  # float("inf") never clips
     max_length: int = 1024  # tokens of prompt and completion; longer records are refused
     mixed_precision: str = "no"  # or "bf16": fp32 weights, arithmetic in bf16
     chunk_size: int | None = None  # as in completion_logps
@@ -60,7 +60,8 @@ class TrainingConfig:
     progress: bool = True
 
     def __post_init__(self):
-        for name in ("learning_rate", "epochs", "batch_size", "accumulation", "max_length", "log_every"):
+        counts = ("epochs", "batch_size", "accumulation", "max_length", "log_every")
+        for name in ("learning_rate", "max_grad_norm", *counts):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
         if self.mixed_precision not in ("no", "bf16"):
@@ -87,8 +88,9 @@ class Trainer(ABC):
             raise ValueError("the policy has no trainable weights; load it with lora_rank, or without quantization")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        longest = min(self.config.max_length, getattr(policy.config, "max_position_embeddings", None) or 10**9)
-        records = validate_records(records, self.record_kind, tokenizer=tokenizer, max_length=longest)
+        positions = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
+        self.longest = min(self.config.max_length, positions or self.config.max_length)
+        records = validate_records(records, self.record_kind, tokenizer=tokenizer, max_length=self.longest)
         batches = -(-len(records) // self.config.batch_size)
         if len(records) // batches < self.config.accumulation:
             raise ValueError(
@@ -118,11 +120,15 @@ class Trainer(ABC):
         """The batch's loss summed over its terms, and metrics to average."""
 
     def groups(self) -> list[int] | None:
-        """A group for each row, if every batch must hold rows of every group."""
+        """A group for each row, if every batch and micro-batch must hold rows of every group."""
         return None
 
     def before_training(self, accelerator: Accelerator) -> None:  # noqa: B027, a hook that may stay empty
         """What a method prepares once, such as the reference."""
+
+    def set_mode(self) -> None:
+        """Put the policy's modules into the mode that the method trains in."""
+        self.policy.train()
 
     def before_step(self, accelerator, model, micro_batches: list[dict[str, Tensor]]) -> None:  # noqa: B027
         """What a method computes from all micro-batches of a step together."""
@@ -163,6 +169,7 @@ class Trainer(ABC):
         history, window = History(), defaultdict(list)
         bar = tqdm(total=steps, disable=not (config.progress and accelerator.is_main_process), desc=self.name)
         model.train()
+        self.set_mode()
         try:
             with _stop_after_step() as stop, bar:
                 for step, micro_batches in enumerate(_repeat(loader, steps), start=1):
@@ -194,9 +201,10 @@ class Trainer(ABC):
             save_pretrained(self.policy, self.tokenizer, folder)
 
     def _micro_batches(self, indices: list[int]) -> list[dict[str, Tensor]]:
-        parts = self.config.accumulation
-        cuts = [round(i * len(indices) / parts) for i in range(parts + 1)]
-        return [self.collate(indices[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+        groups = self.groups() or [0] * len(self.rows)
+        members = [[i for i in indices if groups[i] == group] for group in sorted({groups[i] for i in indices})]
+        dealt = [even_parts(group, self.config.accumulation) for group in members]
+        return [self.collate([i for part in parts for i in part]) for parts in zip(*dealt, strict=True)]
 
     def _step(self, accelerator, model, optimizer, micro_batches, step: int) -> dict[str, float]:
         """One optimiser step over all micro-batches; each term of the loss weighs the same in all of them."""

@@ -68,7 +68,8 @@ class PreferenceTrainer(ReferencedTrainer):
         loss: "dpo", "cdpo", "robust", "ipo", "length-dpo", "simpo" or "orpo" (the last two need no reference),
             or a function of (policy_chosen, policy_rejected, ref_chosen, ref_rejected) summed log-probabilities (B,)
             with the keywords `beta` and `reduction`.
-        reference: "auto", "copy", "adapter-off" or "precomputed" (see `reference_of`), or another model.
+        reference: "auto", "copy", "adapter-off" or "precomputed" (see `reference_of`), or another model, which is
+            then frozen; "simpo" and "orpo" ignore it.
 
     Metrics: `loss`, `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies` (share of
     pairs whose implicit rewards are in the right order), `logps/chosen`, `logps/rejected` (nats a completion).
@@ -91,8 +92,10 @@ class PreferenceTrainer(ReferencedTrainer):
     ):
         if not callable(loss) and loss not in METHODS:
             raise ValueError(f"loss is one of {', '.join(METHODS)} or a function; got {loss!r}")
-        super().__init__(policy, tokenizer, records, config, reference=reference)
         self.method = Method(loss) if callable(loss) else METHODS[loss]
+        if not self.method.reference:
+            reference = "auto"  # which copies nothing
+        super().__init__(policy, tokenizer, records, config, reference=reference)
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", "custom")
         self.shared = False
 
@@ -103,9 +106,10 @@ class PreferenceTrainer(ReferencedTrainer):
     @property
     def beta(self) -> float:
         """The config's beta, or the loss's own default, or 0.1."""
-        default = inspect.signature(self.method.loss).parameters["beta"].default
-        fallback = 0.1 if default is inspect.Parameter.empty else default
-        return fallback if self.config.beta is None else self.config.beta
+        if self.config.beta is not None:
+            return self.config.beta
+        named = inspect.signature(self.method.loss).parameters.get("beta")
+        return 0.1 if named is None or named.default is inspect.Parameter.empty else named.default
 
     def encode(self, record: dict) -> tuple[Encoded, Encoded]:
         chosen, rejected = encode_row(record, self.tokenizer)
@@ -129,14 +133,18 @@ class PreferenceTrainer(ReferencedTrainer):
             super().before_training(accelerator)
 
     def _can_share(self) -> bool:
-        reason = why_not_shared(self.policy)
-        if not reason and not fits_window(self.policy, max(map(shared_length, self.rows))):
-            reason = "rows are longer than its sliding window"
-        if not reason and not all(chosen.prompt_ids for chosen, _ in self.rows):
-            reason = "some prompts are empty"
+        models = [m for m in (self.policy, self.reference.frozen) if m is not None]
+        reason = "" if all(chosen.prompt_ids for chosen, _ in self.rows) else "some prompts are empty"
+        reason = reason or next(filter(None, map(why_not_shared, models)), "")
+        longest = max(map(shared_length, self.rows))
+        if not reason and not all(fits_window(model, longest) for model in models):
+            reason = "rows are longer than the window that its attention sees"
         if reason:
             logger.warning("computing each prompt twice: %s", reason)
         return not reason
+
+    def what_is_scored(self) -> str:
+        return super().what_is_scored() + f"shared {self.shared}"
 
     def score(self, model, batch: dict[str, Tensor]) -> Tensor:
         if self.shared:

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 class ReferencedTrainer(Trainer):
     """A trainer whose rows have two scores (log-probabilities), compared between policy and reference.
 
-    Dropout is switched off: with it a policy differs from its own reference by noise.
+    Dropout is off while it trains: with it a policy differs from its own reference by noise. A model that is passed
+    as the reference is frozen in place.
     """
 
     def __init__(
@@ -31,10 +32,17 @@ class ReferencedTrainer(Trainer):
     ):
         super().__init__(policy, tokenizer, records, config)
         self.precomputed: Tensor | None = None
-        if isinstance(reference, str):
-            self.reference = reference_of(policy, kind=reference)
-        else:
-            self.reference = Reference("copy", reference.requires_grad_(False).eval())
+        named = isinstance(reference, str)
+        self.reference = reference_of(policy, kind=reference) if named else _frozen(reference, policy)
+        if self.config.reference_cache is not None and self.reference.kind != "precomputed":
+            raise ValueError(
+                f"reference_cache keeps precomputed scores, and this reference is {self.reference.kind!r}; pass "
+                "reference='precomputed', or leave reference_cache out"
+            )
+
+    def what_is_scored(self) -> str:
+        """All that `score` depends on beside the model, as text: the key of the scores on disk."""
+        return repr((self.rows, self.config.mixed_precision))
 
     @abstractmethod
     def score(self, model, batch: dict[str, Tensor]) -> Tensor:
@@ -51,8 +59,12 @@ class ReferencedTrainer(Trainer):
         """The batch, with the reference's scores of its rows if they are known already."""
         return batch if self.precomputed is None else batch | {"ref_logps": self.precomputed[indices].T}
 
+    def set_mode(self) -> None:
+        """Evaluation mode, which switches off every kind of dropout; layers that checkpoint do so in training only."""
+        for module in self.policy.modules():
+            module.training = getattr(module, "gradient_checkpointing", False)
+
     def before_training(self, accelerator) -> None:
-        _switch_off_dropout(self.policy)
         if self.reference.frozen is not None:
             self.reference.frozen.to(accelerator.device)
         if self.reference.kind == "precomputed" and self.precomputed is None:  # a second run keeps the reference
@@ -63,7 +75,7 @@ class ReferencedTrainer(Trainer):
         folder = self.config.reference_cache
         if folder is None:
             return self._score_all(accelerator)
-        path = Path(folder) / f"{_fingerprint(self.policy, self.rows)}.safetensors"
+        path = Path(folder) / f"{_fingerprint(self.policy, self.what_is_scored())}.safetensors"
         if path.exists():
             logger.info("reference scores read from %s", path)
             return load_file(path)["scores"]
@@ -77,7 +89,7 @@ class ReferencedTrainer(Trainer):
 
     def _score_all(self, accelerator) -> Tensor:
         order = sorted(range(len(self.rows)), key=lambda i: self.length(self.rows[i]))
-        size, scores = self.config.batch_size, torch.zeros(len(self.rows), 2)
+        size, scores = -(-self.config.batch_size // self.config.accumulation), torch.zeros(len(self.rows), 2)
         self.policy.eval()
         starts = tqdm(range(0, len(order), size), desc="reference", disable=not self.config.progress)
         with self.reference.scoring(self.policy) as scorer, accelerator.autocast():
@@ -88,19 +100,24 @@ class ReferencedTrainer(Trainer):
         return scores
 
 
-def _fingerprint(policy, rows: list) -> str:
-    """One name for a model's weights and the token ids it scores; either changed gives another name."""
-    digest = hashlib.sha256()
+def _frozen(model: torch.nn.Module, policy) -> Reference:
+    """A reference that is another model, frozen in place."""
+    trained = {id(p) for p in policy.parameters()}
+    if any(id(p) in trained for p in model.parameters()):
+        raise ValueError(
+            "the reference shares weights with the policy, and training would move both; pass reference='copy' or "
+            "'precomputed', or a model of its own"
+        )
+    return Reference("copy", model.requires_grad_(False).eval())
+
+
+def _fingerprint(policy, scored: str) -> str:
+    """One name for a model, its adapters' settings, and what it scores; any of them changed gives another name."""
+    digest = hashlib.sha256(policy.config.to_json_string().encode())
+    for name, adapter in sorted(getattr(policy, "peft_config", {}).items()):
+        digest.update(repr((name, sorted(adapter.to_dict().items(), key=str))).encode())
     for name, tensor in sorted(policy.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    digest.update(repr(rows).encode())
+    digest.update(scored.encode())
     return digest.hexdigest()[:32]
-
-
-def _switch_off_dropout(model) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
