@@ -1,9 +1,10 @@
 """Lesson 05's mistakes, each provoked and cured, over seeds; writes results/dpo_failures.json.
 
 python experiments/dpo_failures.py --seeds 0 1 2        about 15 minutes a seed on one core
+python experiments/dpo_failures.py --arms few           these alone, added to what was measured before
 
 Every arm starts from the SFT model that `pocket_world.py` left in its folder and changes one thing of the
-course's DPO run. DPO without SFT is an arm of `pocket_world.py`.
+course's DPO run; "long" changes one thing of "few". DPO without SFT is an arm of `pocket_world.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from course_lib import load_policy, world
 from course_lib.recipes.lessons import DPO_PAIRS, LENGTH_BIAS, dpo_config, dpo_with_sft
 from course_lib.trainers import PreferenceTrainer
 
-LONG = {"pairs": 1_000, "epochs": 8}
+FEW = {"pairs": 1_000}
+LONG = FEW | {"epochs": 8}
 ARMS = {
     "good": {},
     "beta 0.01": {"beta": 0.01},
@@ -35,6 +37,7 @@ ARMS = {
     "base as reference": {"reference": "base"},
     "labels like length": {"length_bias": LENGTH_BIAS},
     "labels like length, length-dpo": {"length_bias": LENGTH_BIAS, "loss": "length-dpo", "length_penalty": LENGTH_BIAS},
+    "few": FEW,
     "long": LONG,
     "long, ipo": LONG | {"loss": "ipo"},
     "with sft": {"loss": dpo_with_sft},
@@ -44,18 +47,20 @@ ARMS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="run these alone")
     parser.add_argument("--models", type=Path, default=Path("runs/pocket_world"))
     options = parser.parse_args()
     for seed in options.seeds:
-        add_seed("dpo_failures", one_seed(seed, options.models / str(seed)))
+        result = one_seed(seed, options.models / str(seed), options.arms or list(ARMS))
+        add_seed("dpo_failures", result, to_earlier=bool(options.arms))
 
 
-def one_seed(seed: int, folder: Path) -> dict:
+def one_seed(seed: int, folder: Path, wanted: list[str]) -> dict:
     sft, tokenizer = load_policy(str(folder / "sft"))
     base, _ = load_policy(str(folder / "base"))
     result = {"seed": seed, "sft": describe(sft, sft, tokenizer)}
-    for name, changes in tqdm(ARMS.items(), desc=f"seed {seed}", mininterval=30):
-        result[name] = run(sft, base, tokenizer, seed, **changes)
+    for name in tqdm(wanted, desc=f"seed {seed}", mininterval=30):
+        result[name] = run(sft, base, tokenizer, seed, **ARMS[name])
     return result
 
 

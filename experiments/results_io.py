@@ -12,12 +12,19 @@ import torch
 FOLDER = Path(__file__).parent / "results"
 
 
-def add_seed(name: str, result: dict) -> None:
-    """Put one seed's result into `results/NAME.json`, in place of an earlier one of the same seed."""
+def add_seed(name: str, result: dict, *, to_earlier: bool = False) -> None:
+    """Put one seed's result into `results/NAME.json`, in place of an earlier one of the same seed, or added to it."""
     path = FOLDER / f"{name}.json"
-    seeds = json.loads(path.read_text())["seeds"] if path.exists() else []
-    seeds = sorted([s for s in seeds if s["seed"] != result["seed"]] + [result], key=lambda s: s["seed"])
-    path.write_text(json.dumps({"machine": machine(), "seeds": seeds}, indent=1) + "\n")
+    found = {s["seed"]: s for s in json.loads(path.read_text())["seeds"]} if path.exists() else {}
+    earlier = found.get(result["seed"], {}) if to_earlier else {}
+    found[result["seed"]] = _merged(earlier, result)
+    path.write_text(json.dumps({"machine": machine(), "seeds": [found[s] for s in sorted(found)]}, indent=1) + "\n")
+
+
+def _merged(earlier: dict, later: dict) -> dict:
+    """The later values, with earlier ones where a table has no later; lists and numbers are never mixed."""
+    both = {key for key in earlier.keys() & later.keys() if isinstance(earlier[key], dict)}
+    return earlier | later | {key: _merged(earlier[key], later[key]) for key in both}
 
 
 def seeds(name: str) -> list[dict]:
