@@ -9,7 +9,7 @@ from course_lib.data.collation import (
     shared_length,
 )
 from course_lib.data.loading import load_records
-from course_lib.data.records import RecordError, find_problems, keep_valid, validate_records
+from course_lib.data.records import RecordError, encode_records, find_problems, keep_valid, validate_records
 from course_lib.data.tokenization import encode_completion, encode_text
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "collate_pairs",
     "collate_shared",
     "encode_completion",
+    "encode_records",
     "encode_text",
     "even_parts",
     "find_problems",

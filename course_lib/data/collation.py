@@ -27,15 +27,17 @@ def collate_completions(rows: Sequence[Encoded], pad_token_id: int) -> dict[str,
             raise ValueError(f"row {i} of the batch has an empty completion; drop it or write one")
     before = max(len(r.prompt_ids) for r in rows)
     after = max(len(r.completion_ids) for r in rows)
-    input_ids = torch.full((len(rows), before + after), pad_token_id)
-    attention_mask = torch.zeros_like(input_ids)
-    completion_mask = torch.zeros_like(input_ids, dtype=torch.bool)
-    for i, (prompt, completion) in enumerate(rows):
-        start, end = before - len(prompt), before + len(completion)
-        input_ids[i, start:end] = torch.tensor([*prompt, *completion])
-        attention_mask[i, start:end] = 1
-        completion_mask[i, before:end] = True
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "completion_mask": completion_mask}
+    input_ids, attention_mask, completion_mask = [], [], []
+    for prompt, completion in rows:
+        left, right = before - len(prompt), after - len(completion)
+        input_ids.append([pad_token_id] * left + [*prompt, *completion] + [pad_token_id] * right)
+        attention_mask.append([0] * left + [1] * (len(prompt) + len(completion)) + [0] * right)
+        completion_mask.append([False] * before + [True] * len(completion) + [False] * right)
+    return {
+        "input_ids": torch.tensor(input_ids),
+        "attention_mask": torch.tensor(attention_mask),
+        "completion_mask": torch.tensor(completion_mask),
+    }
 
 
 def collate_pairs(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) -> dict[str, torch.Tensor]:
@@ -52,19 +54,17 @@ def collate_shared(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) 
         ValueError: if a completion is empty, or a pair has no prompt in common.
     """
     width = max(shared_length(pair) for pair in pairs)
-    fill = {"input_ids": pad_token_id, "segments": -1, "position_ids": 0}
-    batch = {name: torch.full((len(pairs), width), value) for name, value in fill.items()}
+    batch: dict[str, list[list[int]]] = {"input_ids": [], "segments": [], "position_ids": []}
     for i, (chosen, rejected) in enumerate(pairs):
-        prompt = chosen.prompt_ids
-        if not (prompt and prompt == rejected.prompt_ids and chosen.completion_ids and rejected.completion_ids):
+        prompt, first, second = chosen.prompt_ids, chosen.completion_ids, rejected.completion_ids
+        if not (prompt and prompt == rejected.prompt_ids and first and second):
             raise ValueError(f"row {i} of the batch needs one prompt and two completions, none of them empty")
-        sizes = [len(prompt), len(chosen.completion_ids), len(rejected.completion_ids)]
-        end = sum(sizes)
-        batch["input_ids"][i, :end] = torch.tensor([*prompt, *chosen.completion_ids, *rejected.completion_ids])
-        batch["segments"][i, :end] = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))
-        after = [torch.arange(sizes[0], sizes[0] + size) for size in sizes[1:]]
-        batch["position_ids"][i, :end] = torch.cat([torch.arange(sizes[0]), *after])
-    return batch
+        start, padding = len(prompt), width - shared_length((chosen, rejected))
+        batch["input_ids"].append([*prompt, *first, *second] + [pad_token_id] * padding)
+        batch["segments"].append([0] * start + [1] * len(first) + [2] * len(second) + [-1] * padding)
+        after = [*range(start, start + len(first)), *range(start, start + len(second))]
+        batch["position_ids"].append([*range(start), *after] + [0] * padding)
+    return {name: torch.tensor(rows) for name, rows in batch.items()}
 
 
 def shared_length(pair: tuple[Encoded, Encoded]) -> int:

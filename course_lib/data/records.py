@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from course_lib.data.tokenization import Encoded, encode_row
+
 KINDS = {
     "preference": ("prompt", "chosen", "rejected"),
     "sft": ("prompt", "completion"),
@@ -55,12 +57,28 @@ def validate_records(records: Sequence[dict], kind: str, *, tokenizer=None, max_
         ValueError: for an unknown kind, or no records at all.
     """
     records = list(records)
+    _examine(records, kind, tokenizer, max_length)
+    return [{key: record[key] for key in _keys(record, kind)} for record in records]
+
+
+def encode_records(records: Sequence[dict], kind: str, *, tokenizer, max_length: int) -> list:
+    """The records as token ids, once each has been validated: an `Encoded` a row, or for pairs (chosen, rejected).
+
+    Arguments and errors as in `validate_records`.
+    """
+    encoded = _examine(list(records), kind, tokenizer, max_length)
+    return [tuple(row) if kind == "preference" else row[0] for row in encoded]
+
+
+def _examine(records: list[dict], kind: str, tokenizer, max_length: int | None) -> list[list[Encoded]]:
+    """The rows as token ids, if there is a tokenizer and a length to hold them to; raises if any is malformed."""
     if not records:
         raise ValueError("there are no records; pass at least one row")
-    problems = find_problems(records, kind, tokenizer=tokenizer, max_length=max_length)
+    encoded: list[list[Encoded]] = []
+    problems = find_problems(records, kind, tokenizer=tokenizer, max_length=max_length, encoded=encoded)
     if problems:
         raise RecordError(problems, len(records))
-    return [{key: record[key] for key in _keys(record, kind)} for record in records]
+    return encoded
 
 
 def keep_valid(records: Sequence[dict], kind: str, *, tokenizer=None, max_length: int | None = None):
@@ -71,8 +89,13 @@ def keep_valid(records: Sequence[dict], kind: str, *, tokenizer=None, max_length
     return [r for i, r in enumerate(records) if i not in bad], problems
 
 
-def find_problems(records: Sequence[dict], kind: str, *, tokenizer=None, max_length=None) -> list[Problem]:
-    """Every problem of every row, in row order (arguments as in `validate_records`)."""
+def find_problems(
+    records: Sequence[dict], kind: str, *, tokenizer=None, max_length=None, encoded: list | None = None
+) -> list[Problem]:
+    """Every problem of every row, in row order (arguments as in `validate_records`).
+
+    Rows that were tokenised are appended to `encoded`, if it is given.
+    """
     if kind not in KINDS:
         raise ValueError(f"unknown record kind {kind!r}; choose one of {', '.join(KINDS)}")
     problems, first_format = [], None
@@ -85,7 +108,7 @@ def find_problems(records: Sequence[dict], kind: str, *, tokenizer=None, max_len
                 first_format = first_format or this_format
             found = list(_content_problems(record, kind, this_format, first_format))
         if not found and max_length is not None and tokenizer is not None:
-            found = list(_token_problems(record, tokenizer, max_length))
+            found = list(_token_problems(record, tokenizer, max_length, [] if encoded is None else encoded))
         problems += [Problem(row, what, remedy) for what, remedy in found]
     return problems
 
@@ -185,16 +208,15 @@ def _is_empty(value) -> bool:
     return not value or not value[-1]["content"].strip()
 
 
-def _token_problems(record: dict, tokenizer, max_length: int):
-    from course_lib.data.tokenization import encode_row
-
+def _token_problems(record: dict, tokenizer, max_length: int, encoded: list[list[Encoded]]):
     try:
-        encoded = encode_row(record, tokenizer)
+        row = encode_row(record, tokenizer)
     except Exception as error:  # chat templates and tokenizers raise what they like
         yield f"cannot be tokenised ({error})", "mend its text or roles to suit the tokenizer and its chat template"
         return
-    prompt = len(encoded[0].prompt_ids)
-    longest = max(len(e.prompt_ids) + len(e.completion_ids) for e in encoded)
+    encoded.append(row)
+    prompt = len(row[0].prompt_ids)
+    longest = max(len(e.prompt_ids) + len(e.completion_ids) for e in row)
     if prompt >= max_length:
         yield (
             f"has an over-long prompt: {prompt} tokens leave no room for a completion in max_length={max_length}",
@@ -205,7 +227,7 @@ def _token_problems(record: dict, tokenizer, max_length: int):
             f"is {longest} tokens long, over max_length={max_length}",
             "raise max_length or drop the row (nothing is cut off silently)",
         )
-    if len(encoded) == 2 and encoded[0] == encoded[1]:
+    if len(row) == 2 and row[0] == row[1]:
         yield "has 'chosen' and 'rejected' that are the same tokens", "drop the row, or find the pair that was meant"
 
 

@@ -18,7 +18,7 @@ class Encoded(NamedTuple):
 def encode_row(record: dict, tokenizer) -> list[Encoded]:
     """All completions of a record, each with its prompt: chosen and rejected of a pair, one otherwise."""
     if "chosen" in record and "rejected" in record:
-        return [encode_completion(record["prompt"], record[side], tokenizer) for side in ("chosen", "rejected")]
+        return _encode_completions(record["prompt"], [record["chosen"], record["rejected"]], tokenizer)
     if "completion" in record:
         return [encode_completion(record["prompt"], record["completion"], tokenizer)]
     if "text" in record:
@@ -28,7 +28,7 @@ def encode_row(record: dict, tokenizer) -> list[Encoded]:
 
 def encode_text(text: str, tokenizer) -> Encoded:
     """Plain text: all of it is trained on but the first token, which nothing predicts."""
-    ids = _ids(text, tokenizer, special=True)
+    (ids,) = _ids([text], tokenizer, special=True)
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     if not ids or ids[0] != start:
         ids = [start, *ids]
@@ -37,9 +37,7 @@ def encode_text(text: str, tokenizer) -> Encoded:
 
 def encode_prompt(prompt, tokenizer) -> list[int]:
     """The ids a model sees before it answers: strings as they are, chat messages through the template."""
-    if isinstance(prompt, str):
-        return _ids(prompt, tokenizer, special=True)
-    return _ids(_render(prompt, tokenizer, generation_prompt=True), tokenizer, special=False)
+    return _ids([_render(prompt, tokenizer)], tokenizer, special=isinstance(prompt, str))[0]
 
 
 def encode_completion(prompt, completion, tokenizer) -> Encoded:
@@ -59,26 +57,27 @@ def encode_completion(prompt, completion, tokenizer) -> Encoded:
     Raises:
         ValueError: if the chat template changes the prompt once an answer follows it.
     """
-    prompt_ids = encode_prompt(prompt, tokenizer)
-    if isinstance(prompt, str):
-        full, border, special = prompt + completion, len(prompt), True
-    else:
-        if isinstance(completion, str):
-            completion = [{"role": "assistant", "content": completion}]
-        before = _render(prompt, tokenizer, generation_prompt=True)
-        full, special = _render([*prompt, *completion], tokenizer, generation_prompt=False), False
-        if not full.startswith(before):
-            raise ValueError(
-                "the chat template writes the prompt differently once an answer follows it, so the border "
-                "between them is unknown; use a template whose rendering only grows"
-            )
-        border = len(before)
-    ids = _ids(full, tokenizer, special=special)
-    if ids[: len(prompt_ids)] == prompt_ids:
-        completion_ids = ids[len(prompt_ids) :]
-    else:
-        completion_ids = _ids(full[border:], tokenizer, special=False)
-    return Encoded(prompt_ids, _end(completion_ids, tokenizer))
+    return _encode_completions(prompt, [completion], tokenizer)[0]
+
+
+def _encode_completions(prompt, completions: list, tokenizer) -> list[Encoded]:
+    """As `encode_completion`, for several completions of one prompt, which is rendered once."""
+    before = _render(prompt, tokenizer)
+    whole = [_render(prompt, tokenizer, completion) for completion in completions]
+    if not all(text.startswith(before) for text in whole):
+        raise ValueError(
+            "the chat template writes the prompt differently once an answer follows it, so the border "
+            "between them is unknown; use a template whose rendering only grows"
+        )
+    prompt_ids, *rows = _ids([before, *whole], tokenizer, special=isinstance(prompt, str))
+    encoded = []
+    for text, ids in zip(whole, rows, strict=True):
+        if ids[: len(prompt_ids)] == prompt_ids:
+            completion_ids = ids[len(prompt_ids) :]
+        else:
+            (completion_ids,) = _ids([text[len(before) :]], tokenizer, special=False)
+        encoded.append(Encoded(prompt_ids, _end(completion_ids, tokenizer)))
+    return encoded
 
 
 def _end(ids: list[int], tokenizer) -> list[int]:
@@ -93,12 +92,12 @@ def _end(ids: list[int], tokenizer) -> list[int]:
     return [*ids, eos]
 
 
-def _ids(text: str, tokenizer, *, special: bool) -> list[int]:
+def _ids(texts: list[str], tokenizer, *, special: bool) -> list[list[int]]:
     """Token ids; with `special` the tokenizer's BOS, but never an EOS of its own: `_end` adds that."""
-    ids = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    rows = tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
     if special and _appends_eos(tokenizer):
-        ids = ids[:-1]
-    return ids
+        rows = [ids[:-1] for ids in rows]
+    return rows
 
 
 def _appends_eos(tokenizer) -> bool:
@@ -106,10 +105,16 @@ def _appends_eos(tokenizer) -> bool:
     return len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
 
 
-def _render(messages: list[dict], tokenizer, *, generation_prompt: bool) -> str:
+def _render(prompt, tokenizer, completion=None) -> str:
+    """The text of a prompt, up to where the answer begins, or of both; messages go through the chat template."""
+    if isinstance(prompt, str):
+        return prompt if completion is None else prompt + completion
     if tokenizer.chat_template is None:
         raise ValueError(
             "this tokenizer has no chat template, so chat messages cannot be written as text; load it with "
             "course_lib.load_policy, which sets a plain one, or give prompts and completions as strings"
         )
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
+    if isinstance(completion, str):
+        completion = [{"role": "assistant", "content": completion}]
+    messages = prompt if completion is None else [*prompt, *completion]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=completion is None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from course_lib.data import collate_completions
-from course_lib.data.tokenization import Encoded, encode_row
+from course_lib.data.tokenization import Encoded
 from course_lib.logprobs import sequence_logps
 from course_lib.losses import kto_kl_baseline, kto_loss
 from course_lib.trainers.loop import TrainingConfig
@@ -73,9 +73,6 @@ class KTOTrainer(ReferencedTrainer):
                     f"{name} records, raise batch_size or lower accumulation"
                 )
         self.partner = _partners(self.rows, self.longest, self.config.seed)
-
-    def encode(self, record: dict) -> Encoded:
-        return encode_row(record, self.tokenizer)[0]
 
     def length(self, row: Encoded) -> int:
         return len(row.prompt_ids) + len(row.completion_ids)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from course_lib.data import LengthBuckets, even_parts, validate_records
+from course_lib.data import LengthBuckets, encode_records, even_parts
 from course_lib.models import save_pretrained
 from course_lib.trainers.history import History
 
@@ -74,7 +74,7 @@ class TrainingConfig:
 
 
 class Trainer(ABC):
-    """Base of the trainers. A method says how it encodes a record, collates rows, and computes its loss."""
+    """Base of the trainers. A method says what records it takes, how it collates rows, and computes its loss."""
 
     record_kind: str
     config_class = TrainingConfig
@@ -90,18 +90,13 @@ class Trainer(ABC):
             tokenizer.pad_token = tokenizer.eos_token
         positions = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
         self.longest = min(self.config.max_length, positions or self.config.max_length)
-        records = validate_records(records, self.record_kind, tokenizer=tokenizer, max_length=self.longest)
-        batches = -(-len(records) // self.config.batch_size)
-        if len(records) // batches < self.config.accumulation:
+        self.rows = encode_records(records, self.record_kind, tokenizer=tokenizer, max_length=self.longest)
+        batches = -(-len(self.rows) // self.config.batch_size)
+        if len(self.rows) // batches < self.config.accumulation:
             raise ValueError(
-                f"{len(records)} records make batches of {len(records) // batches}, too few for "
+                f"{len(self.rows)} records make batches of {len(self.rows) // batches}, too few for "
                 f"{self.config.accumulation} micro-batches; lower accumulation"
             )
-        self.rows = [self.encode(record) for record in records]
-
-    @abstractmethod
-    def encode(self, record: dict):
-        """A record as token ids."""
 
     @abstractmethod
     def length(self, row) -> int:

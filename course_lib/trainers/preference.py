@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from course_lib.data import collate_pairs, collate_shared, shared_length
-from course_lib.data.tokenization import Encoded, encode_row
+from course_lib.data.tokenization import Encoded
 from course_lib.logprobs import fits_window, pair_logps, sequence_logps, why_not_shared
 from course_lib.losses import dpo_loss, ipo_loss, length_dpo_loss, orpo_loss, robust_dpo_loss, simpo_loss
 from course_lib.trainers.loop import TrainingConfig
@@ -110,10 +110,6 @@ class PreferenceTrainer(ReferencedTrainer):
             return self.config.beta
         named = inspect.signature(self.method.loss).parameters.get("beta")
         return 0.1 if named is None or named.default is inspect.Parameter.empty else named.default
-
-    def encode(self, record: dict) -> tuple[Encoded, Encoded]:
-        chosen, rejected = encode_row(record, self.tokenizer)
-        return chosen, rejected
 
     def length(self, row: tuple[Encoded, Encoded]) -> int:
         return shared_length(row) if self.shared else max(len(e.prompt_ids) + len(e.completion_ids) for e in row)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from course_lib.data import collate_pairs
-from course_lib.data.tokenization import Encoded, encode_row
+from course_lib.data.tokenization import Encoded
 from course_lib.losses import bradley_terry_loss
 from course_lib.models import sequence_rewards
 from course_lib.trainers.loop import Trainer, TrainingError
@@ -20,10 +20,6 @@ class RewardTrainer(Trainer):
     """
 
     record_kind = "preference"
-
-    def encode(self, record: dict) -> tuple[Encoded, Encoded]:
-        chosen, rejected = encode_row(record, self.tokenizer)
-        return chosen, rejected
 
     def length(self, row: tuple[Encoded, Encoded]) -> int:
         return max(len(e.prompt_ids) + len(e.completion_ids) for e in row)

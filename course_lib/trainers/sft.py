@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from course_lib.data import collate_completions
-from course_lib.data.tokenization import Encoded, encode_row
+from course_lib.data.tokenization import Encoded
 from course_lib.logprobs import completion_logps
 from course_lib.losses import sft_loss
 from course_lib.trainers.loop import Trainer
@@ -19,9 +19,6 @@ class SFTTrainer(Trainer):
     """
 
     record_kind = "sft"
-
-    def encode(self, record: dict) -> Encoded:
-        return encode_row(record, self.tokenizer)[0]
 
     def length(self, row: Encoded) -> int:
         return len(row.prompt_ids) + len(row.completion_ids)
