@@ -47,30 +47,56 @@ def collate_pairs(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) -
 
 
 def collate_shared(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Pad B pairs into B rows of [prompt | chosen | rejected], for `pair_logps`: `input_ids`, `segments` (0 prompt,
-    1 chosen, 2 rejected, -1 padding) and `position_ids`, each (B, T).
+    """Put B pairs into B rows of [common | chosen | rejected | padding], for `pair_logps`.
+
+    What both sides begin with, the prompt and the first tokens that their completions share, stands there once. A
+    completion's last token stands nowhere: it is predicted, but nothing follows it.
+
+    Returns:
+        `input_ids`, `segments` (0 common, 1 chosen, 2 rejected, -1 padding) and `position_ids`, each (B, T); and for
+        each of the N completion tokens `source`, the place in the flattened rows that predicts it, `target`, its id,
+        and `completion`, whose it is: b for the chosen and B + b for the rejected of row b, each (N,).
 
     Raises:
         ValueError: if a completion is empty, or a pair has no prompt in common.
     """
     width = max(shared_length(pair) for pair in pairs)
-    batch: dict[str, list[list[int]]] = {"input_ids": [], "segments": [], "position_ids": []}
+    rows: dict[str, list[list[int]]] = {"input_ids": [], "segments": [], "position_ids": []}
+    scored: dict[str, list[int]] = {"source": [], "target": [], "completion": []}
     for i, (chosen, rejected) in enumerate(pairs):
-        prompt, first, second = chosen.prompt_ids, chosen.completion_ids, rejected.completion_ids
-        if not (prompt and prompt == rejected.prompt_ids and first and second):
+        prompt = chosen.prompt_ids
+        if not (prompt and prompt == rejected.prompt_ids and chosen.completion_ids and rejected.completion_ids):
             raise ValueError(f"row {i} of the batch needs one prompt and two completions, none of them empty")
-        start, padding = len(prompt), width - shared_length((chosen, rejected))
-        batch["input_ids"].append([*prompt, *first, *second] + [pad_token_id] * padding)
-        batch["segments"].append([0] * start + [1] * len(first) + [2] * len(second) + [-1] * padding)
-        after = [*range(start, start + len(first)), *range(start, start + len(second))]
-        batch["position_ids"].append([*range(start), *after] + [0] * padding)
-    return {name: torch.tensor(rows) for name, rows in batch.items()}
+        same = _same_start(chosen.completion_ids, rejected.completion_ids)
+        row, segments = [*prompt, *chosen.completion_ids[:same]], [0] * (len(prompt) + same)
+        positions, common = [*range(len(row))], len(row)
+        for side, ids in enumerate((chosen.completion_ids, rejected.completion_ids)):
+            inputs, start = ids[same:-1], i * width
+            places = [*range(len(prompt) - 1, common), *range(len(row), len(row) + len(inputs))]
+            scored["source"] += [start + place for place in places]
+            scored["target"] += ids
+            scored["completion"] += [side * len(pairs) + i] * len(ids)
+            row, segments = row + inputs, segments + [side + 1] * len(inputs)
+            positions += range(common, common + len(inputs))
+        padding = width - len(row)
+        rows["input_ids"].append(row + [pad_token_id] * padding)
+        rows["segments"].append(segments + [-1] * padding)
+        rows["position_ids"].append(positions + [0] * padding)
+    return {name: torch.tensor(values) for name, values in (rows | scored).items()}
 
 
 def shared_length(pair: tuple[Encoded, Encoded]) -> int:
-    """Tokens of a pair in one row: its prompt once, and both completions."""
-    chosen, rejected = pair
-    return len(chosen.prompt_ids) + len(chosen.completion_ids) + len(rejected.completion_ids)
+    """Tokens of a pair in one row of `collate_shared`."""
+    prompt, first, second = pair[0].prompt_ids, pair[0].completion_ids, pair[1].completion_ids
+    return len(prompt) + len(first) + len(second) - 2 - _same_start(first, second)
+
+
+def _same_start(first: list[int], second: list[int]) -> int:
+    """How many tokens two completions begin with alike, the last of either left out."""
+    for i, (a, b) in enumerate(zip(first[:-1], second[:-1], strict=False)):
+        if a != b:
+            return i
+    return min(len(first), len(second)) - 1
 
 
 class LengthBuckets:

@@ -1,7 +1,7 @@
-"""Both completions of a pair in one row behind their common prompt, so that the prompt is computed once.
+"""Both completions of a pair in one row behind what they have in common, so that it is computed once.
 
-A row is [prompt | chosen | rejected | padding]; `segments` tells which is which (0, 1, 2, -1). A completion's
-tokens see the prompt and themselves, and count their positions from the prompt's end.
+A row is [common | chosen | rejected | padding], as `collate_shared` makes it. A completion's tokens see the common
+part and themselves, and count their positions from its end.
 """
 
 from __future__ import annotations
@@ -9,62 +9,51 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from course_lib.data import collate_shared
+from course_lib.data.tokenization import Encoded
 from course_lib.logprobs.completions import completion_logps
-from course_lib.logprobs.forward import (
-    all_logits,
-    head_of,
-    hidden_states,
-    takes,
-    unwrapped,
-)
+from course_lib.logprobs.forward import all_logits, head_of, hidden_states, takes, unwrapped
 from course_lib.logprobs.head import token_logps
 
-PROMPT, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1
 SEEN_THROUGH = 0.1  # of what a missing mask would change: more than rounding makes, less than any leak through the mask
 
 
 def pair_logps(
-    model, input_ids: Tensor, segments: Tensor, position_ids: Tensor, *, chunk_size: int | None = None
+    model,
+    input_ids: Tensor,
+    segments: Tensor,
+    position_ids: Tensor,
+    source: Tensor,
+    target: Tensor,
+    completion: Tensor,
+    *,
+    chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the chosen and of the rejected completions, both given their common prompt.
+    """Log-probabilities of the chosen and of the rejected completions of B pairs: `pair_logps(model, **batch)`.
 
     Args:
         model: a causal language model for which `why_not_shared` has no objection.
-        input_ids: (B, T) from `collate_shared`, rows of prompt, chosen, rejected, padding.
-        segments: (B, T), 0 in the prompt, 1 in the chosen, 2 in the rejected completion, -1 in padding.
-        position_ids: (B, T), each completion counted from the prompt's end.
+        input_ids, segments, position_ids: (B, T), and source, target, completion: (N,), all from `collate_shared`.
         chunk_size: as in `completion_logps`.
 
     Returns:
         `(chosen, rejected)`, each (B,), in nats, fp32, summed over completion tokens.
     """
-    logps, row, segment = _completion_tokens(model, input_ids, segments, position_ids, chunk_size)
-    size = len(input_ids)
-    side = (segment == REJECTED).long()
-    return logps.new_zeros(2 * size).index_add(0, side * size + row, logps).chunk(2)
+    logps = _completion_tokens(model, input_ids, segments, position_ids, source, target, chunk_size)
+    return logps.new_zeros(2 * len(input_ids)).index_add(0, completion, logps).chunk(2)
 
 
-def _completion_tokens(
-    model, input_ids: Tensor, segments: Tensor, position_ids: Tensor, chunk_size: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probability of each of the batch's N completion tokens, its row, and its segment, each (N,)."""
+def _completion_tokens(model, input_ids, segments, position_ids, source, target, chunk_size=None) -> Tensor:
+    """Log-probability of each of the N completion tokens, (N,)."""
     inputs = {
         "input_ids": input_ids,
         "position_ids": position_ids,
         "attention_mask": _visible(segments, unwrapped(model)),
     }
-    row, column = (segments > PROMPT).nonzero(as_tuple=True)
-    first = segments[row, column] != segments[row, column - 1]
-    last_of_prompt = (segments == PROMPT).sum(dim=1) - 1
-    source = row * input_ids.shape[1] + torch.where(first, last_of_prompt[row], column - 1)
-    targets = input_ids[row, column]
     head = head_of(model)
     if head is None:
-        logps = token_logps(all_logits(model, **inputs).flatten(0, 1).index_select(0, source), targets)
-    else:
-        hidden = hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, source)
-        logps = head.logps(hidden, targets, chunk_size)
-    return logps, row, segments[row, column]
+        return token_logps(all_logits(model, **inputs).flatten(0, 1).index_select(0, source), target)
+    return head.logps(hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, source), target, chunk_size)
 
 
 @torch.no_grad()
@@ -79,15 +68,19 @@ def why_not_shared(model) -> str:
     config = inner.config.get_text_config()
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention ({config._attn_implementation}) takes no mask of its own"
-    ids = (torch.arange(16, device=next(inner.parameters()).device)[None] * 7 + 3) % config.vocab_size
-    segments = torch.tensor([[PROMPT] * 6 + [CHOSEN] * 5 + [REJECTED] * 5], device=ids.device)
-    positions = torch.tensor([[*range(11), *range(6, 11)]], device=ids.device)
+    device = next(inner.parameters()).device
+    ids = [(7 * i + 3) % config.vocab_size for i in range(16)]
+    prompt, chosen, rejected = ids[:6], ids[6:11], ids[11:]
+    batch = collate_shared([(Encoded(prompt, chosen), Encoded(prompt, rejected))], 0)
+    batch = {name: values.to(device) for name, values in batch.items() if name != "completion"}
     was_training = model.training
     model.eval()
     try:
-        together, _, _ = _completion_tokens(model, ids, segments, positions)
-        alone = torch.cat([_last_five(model, part) for part in (ids[:, :11], torch.cat([ids[:, :6], ids[:, 11:]], 1))])
-        as_one_text = torch.cat([_last_five(model, part) for part in (ids[:, :11], ids)])
+        together = _completion_tokens(model, **batch)
+        alone, as_one_text = (
+            torch.cat([_last_five(model, torch.tensor([row], device=device)) for row in (prompt + chosen, other)])
+            for other in (prompt + rejected, ids)
+        )
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         return f"it refuses a mask of four dimensions ({error})"
     finally:
@@ -115,7 +108,7 @@ def _visible(segments: Tensor, inner) -> Tensor:
     width = segments.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
     here, there = segments.unsqueeze(2), segments.unsqueeze(1)
-    visible = causal & ((there == PROMPT) | (there == here))  # padding sees padding, so no row is empty
+    visible = causal & ((there == 0) | (there == here))  # padding sees padding, so no row is empty
     if inner.config.get_text_config()._attn_implementation == "sdpa":
         return visible.unsqueeze(1)
     hidden = torch.zeros_like(visible, dtype=inner.dtype).masked_fill(~visible, torch.finfo(inner.dtype).min)

@@ -19,6 +19,7 @@ from course_lib.trainers.loop import TrainingConfig
 from course_lib.trainers.referenced import ReferencedTrainer
 
 logger = logging.getLogger(__name__)
+SHARED_INPUTS = ("input_ids", "segments", "position_ids", "source", "target", "completion")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class PreferenceConfig(TrainingConfig):
     gamma: float = 1.0  # simpo: margin in reward units
     length_penalty: float = 0.01  # length-dpo: reward units a token
     average: bool = False  # losses with a reference get means over tokens instead of sums (TRL's IPO)
-    share_prompt: bool = True  # compute the prompt of a pair once, where the model allows it
+    share_prompt: bool = True  # compute what both sides of a pair begin with once, where the model allows it
     reference_cache: str | Path | None = None  # folder that keeps precomputed reference scores between runs
 
 
@@ -144,8 +145,8 @@ class PreferenceTrainer(ReferencedTrainer):
 
     def score(self, model, batch: dict[str, Tensor]) -> Tensor:
         if self.shared:
-            inputs = (batch[name] for name in ("input_ids", "segments", "position_ids"))
-            return torch.stack(pair_logps(model, *inputs, chunk_size=self.config.chunk_size))
+            inputs = {name: batch[name] for name in SHARED_INPUTS}
+            return torch.stack(pair_logps(model, **inputs, chunk_size=self.config.chunk_size))
         inputs = (batch[name] for name in ("input_ids", "attention_mask", "completion_mask"))
         return sequence_logps(model, *inputs, chunk_size=self.config.chunk_size).view(2, -1)
 
