@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from course_lib.data.tokenization import Encoded
@@ -34,9 +35,9 @@ def collate_completions(rows: Sequence[Encoded], pad_token_id: int) -> dict[str,
         attention_mask.append([0] * left + [1] * (len(prompt) + len(completion)) + [0] * right)
         completion_mask.append([False] * before + [True] * len(completion) + [False] * right)
     return {
-        "input_ids": torch.tensor(input_ids),
-        "attention_mask": torch.tensor(attention_mask),
-        "completion_mask": torch.tensor(completion_mask),
+        "input_ids": _tensor(input_ids),
+        "attention_mask": _tensor(attention_mask),
+        "completion_mask": _tensor(completion_mask),
     }
 
 
@@ -82,13 +83,17 @@ def collate_shared(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) 
         rows["input_ids"].append(row + [pad_token_id] * padding)
         rows["segments"].append(segments + [-1] * padding)
         rows["position_ids"].append(positions + [0] * padding)
-    return {name: torch.tensor(values) for name, values in (rows | scored).items()}
+    return {name: _tensor(values) for name, values in (rows | scored).items()}
 
 
 def shared_length(pair: tuple[Encoded, Encoded]) -> int:
     """Tokens of a pair in one row of `collate_shared`."""
     prompt, first, second = pair[0].prompt_ids, pair[0].completion_ids, pair[1].completion_ids
     return len(prompt) + len(first) + len(second) - 2 - _same_start(first, second)
+
+
+def _tensor(values: list) -> torch.Tensor:
+    return torch.from_numpy(np.array(values))  # several times as fast as torch.tensor on lists of numbers
 
 
 def _same_start(first: list[int], second: list[int]) -> int:

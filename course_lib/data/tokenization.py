@@ -94,7 +94,8 @@ def _end(ids: list[int], tokenizer) -> list[int]:
 
 def _ids(texts: list[str], tokenizer, *, special: bool) -> list[list[int]]:
     """Token ids; with `special` the tokenizer's BOS, but never an EOS of its own: `_end` adds that."""
-    rows = tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
+    # one by one: for a few short texts a batch call's threads cost more than they save
+    rows = [tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"] for text in texts]
     if special and _appends_eos(tokenizer):
         rows = [ids[:-1] for ids in rows]
     return rows
