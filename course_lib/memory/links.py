@@ -1,19 +1,19 @@
 """What data-parallel GPUs send one another in a step, and how long it takes. Stands beside the flow; arithmetic only.
 
-    a ring passes `bytes` around N GPUs in   (N - 1) / N * bytes / bandwidth + hops * latency
+    seconds of a collective operation = (N - 1) / N * bytes / bandwidth + hops * latency
 
 Source: Rajbhandari et al. 2020, ZeRO, section 7 (volumes); Thakur et al. 2005 (rings and the latency-bandwidth model).
 """
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, log2
 
 from course_lib.memory.architecture import Architecture
 from course_lib.memory.pipeline import Pass, unsharded_states
 from course_lib.memory.settings import SpeedSettings, roles_of
 
-# Seconds a hop, in a node and between nodes: NCCL's own tuning table, rings with the protocol for large messages.
+# Seconds a hop, in a node and between nodes: NCCL's own tuning table, with the protocol for large messages.
 NODE_LATENCY, NETWORK_LATENCY = 3.4e-6, 14e-6
 
 
@@ -29,7 +29,7 @@ def communication(arch: Architecture, s: SpeedSettings, passes: list[Pass]) -> t
         moved += (reductions + gathers) * states["gradients"] + fetches * _fetched(s, states["weights"])
         collectives += (reductions + gathers + fetches) * arch.layers
     sent = moved * (s.gpus - 1) / s.gpus
-    return sent, sent / (ring_bandwidth(s) * s.link_utilization) + collectives * ring_latency(s)
+    return sent, sent / (ring_bandwidth(s) * s.link_utilization) + collectives * latency(s)
 
 
 def _optimizer_collectives(s: SpeedSettings) -> tuple[int, int]:
@@ -56,7 +56,12 @@ def ring_bandwidth(s: SpeedSettings) -> float:
     return gpu.link if nodes(s) == 1 else min(gpu.link, s.gpus_per_node * gpu.network)
 
 
-def ring_latency(s: SpeedSettings) -> float:
-    """Seconds that a ring takes for a message of no length."""
+def latency(s: SpeedSettings) -> float:
+    """Seconds that half an all-reduce, or a gather, takes for a message of no length.
+
+    Sums that all GPUs keep whole (stage 0) climb a tree between nodes; shards go around a ring of all GPUs.
+    """
+    if s.zero_stage == 0:
+        return (min(s.gpus, s.gpus_per_node) - 1) * NODE_LATENCY + log2(nodes(s)) * NETWORK_LATENCY
     between = nodes(s) - 1
     return (s.gpus - 1 - between) * NODE_LATENCY + between * NETWORK_LATENCY

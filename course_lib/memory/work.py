@@ -45,23 +45,22 @@ class Batch:
     scored: float
 
 
-def causal(length: int) -> float:
-    """Keys that the tokens of one sequence attend to in all, themselves included."""
-    return length * (length + 1) / 2
+def attended(s: SpeedSettings, length: int) -> float:
+    """Keys that the tokens of one sequence meet in all: those before each and itself, or, "eager", every one."""
+    return length**2 if s.attention == "eager" else length * (length + 1) / 2
 
 
 def training_batch(s: SpeedSettings) -> Batch:
     """A micro-batch; where a pair shares its prompt, the prompt goes through once, and both completions see it."""
     prompt, completion = s.prompt, s.completion
-    count, length = (s.batch_size, prompt + 2 * completion) if s.shared_prompt else (s.rows, s.sequence_length)
-    if s.attention == "eager":
-        keys = length**2  # computed whole, then masked
-    elif s.shared_prompt:
-        keys = causal(prompt) + 2 * (completion * prompt + causal(completion))
+    if s.shared_prompt:
+        length = prompt + 2 * completion
+        blind = completion**2 if s.attention != "eager" else 0  # the second completion does not see the first
+        tokens, keys = s.batch_size * length, s.batch_size * (attended(s, length) - blind)
     else:
-        keys = causal(length)
+        tokens, keys = s.rows * s.sequence_length, s.rows * attended(s, s.sequence_length)
     scored = s.rows * min(completion, s.sequence_length - 1 or 1)
-    return Batch(count * length, count * keys, count * length if s.logits == "full" else scored)
+    return Batch(tokens, keys, tokens if s.logits == "full" else scored)
 
 
 def forward(arch: Architecture, s: SpeedSettings, role: Role, batch: Batch, *, adapters: bool = True) -> Work:
@@ -92,13 +91,13 @@ def has_adapters(s: SpeedSettings, role: Role) -> bool:
 
 def prefill(arch: Architecture, s: SpeedSettings, role: Role, rows: int) -> Work:
     """The prompts' forward pass, with the logits of each one's last token."""
-    return forward(arch, s, role, Batch(rows * s.prompt, rows * causal(s.prompt), rows))
+    return forward(arch, s, role, Batch(rows * s.prompt, rows * attended(s, s.prompt), rows))
 
 
 def decode(arch: Architecture, s: SpeedSettings, role: Role, rows: int) -> Work:
     """All steps after the prefill, a token a row each: every step reads all weights, and keys and values so far."""
     steps = s.completion - 1
-    keys = rows * (steps * s.prompt + causal(steps))
+    keys = rows * (steps * s.prompt + steps * (steps + 1) / 2)
     cached = Work(4 * arch.queries * keys * arch.layers, 2 * s.compute * arch.keys * keys * arch.layers)
     return forward(arch, s, role, Batch(rows, 0, rows)) * steps + cached
 
