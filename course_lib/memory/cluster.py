@@ -69,9 +69,8 @@ def _lengths(s: SpeedSettings, random: np.random.Generator, spread: float, longe
 
 def _decoded(s: SpeedSettings, lengths: np.ndarray) -> np.ndarray:
     """Each GPU's mean over its rollout batches of the longest completion in each."""
-    together = min(s.rollout_batch or lengths.shape[1], lengths.shape[1])
-    starts = range(0, lengths.shape[1], together)
-    return np.mean([lengths[:, i : i + together].max(axis=1) for i in starts], axis=0)
+    starts = range(0, lengths.shape[1], s.decoded_together)
+    return np.mean([lengths[:, i : i + s.decoded_together].max(axis=1) for i in starts], axis=0)
 
 
 def _read(s: SpeedSettings, lengths: np.ndarray) -> np.ndarray:
@@ -99,14 +98,15 @@ def scaling(
 
     Returns:
         a DataFrame, a row a number of GPUs: examples a step; seconds of one GPU left to itself ("alone"), of exposed
-        communication and of waiting for the slowest, and of the whole simulated step (its mean); tokens a second in
-        all and a GPU; "efficiency", alone over the whole; and whether the memory suffices ("fits").
+        communication, and of waiting for the longest completion and the slowest GPU; "seconds" of the simulated
+        step, their sum; tokens a second in all and a GPU; "efficiency", alone over the whole; and whether the memory
+        suffices ("fits").
     """
     import pandas as pd  # half a second to import
 
     rows = {}
     for count in gpus:
-        stage = settings.get("zero_stage", 3 if count > 1 else 0)
+        stage = settings.get("zero_stage", 3) if count > 1 else 0
         found = estimate_throughput(model, algorithm, gpus=count, **settings | {"zero_stage": stage})
         simulated = simulate_steps(
             found, steps=steps, jitter=jitter, length_spread=length_spread, longest=longest, seed=seed

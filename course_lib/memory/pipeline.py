@@ -40,7 +40,7 @@ def passes_of(arch: Architecture, s: SpeedSettings) -> list[Pass]:
 
 def _rollout(arch: Architecture, s: SpeedSettings, policy: Role) -> Iterator[Pass]:
     if s.online:
-        rows = min(s.rollout_batch or s.rows * s.accumulation, s.rows * s.accumulation)
+        rows = s.decoded_together
         times = s.rows * s.accumulation / rows
         yield Pass("rollout prefill", policy, prefill(arch, s, policy, rows), times)
         yield Pass("rollout decoding", policy, decode(arch, s, policy, rows), times, fetches=False)

@@ -171,6 +171,11 @@ class SpeedSettings(Settings):
         return self.sequence_length - self.completion
 
     @property
+    def decoded_together(self) -> int:
+        """Sequences of one rollout batch on a GPU: all of a step unless said."""
+        return min(self.rollout_batch or self.rows * self.accumulation, self.rows * self.accumulation)
+
+    @property
     def compute(self) -> int:
         """Bytes of a number in matrix products."""
         return 4 if self.precision == "fp32" else 2

@@ -136,7 +136,7 @@ def turning_batch(model="llama-3-8b", *, context: int = 2, **settings) -> float:
 
     def bound_by_arithmetic(batch: int) -> bool:
         work = decode(arch, s, policy, batch)
-        return work.arithmetic_seconds(s.machine, s) >= work.bandwidth_seconds(s.machine, s)
+        return work.arithmetic_seconds(s) >= work.bandwidth_seconds(s)
 
     low, high = 0, 2**40
     if not bound_by_arithmetic(high):

@@ -53,7 +53,8 @@ class ThroughputEstimate:
     settings: SpeedSettings
     phases: dict[str, Phase]
     link_seconds: float  # of communication, hidden behind passes or not
-    architecture: Architecture = field(repr=False)
+    memory: MemoryEstimate = field(repr=False)  # of a micro-batch
+    fits: bool  # whether memory suffices, for the micro-batch and for all sequences that are decoded together
 
     @property
     def step_seconds(self) -> float:
@@ -108,26 +109,6 @@ class ThroughputEstimate:
     def achieved_utilization(self) -> float:
         """Share of the datasheet's FLOP/s over the whole step, recomputation counted."""
         return self.flops / self.step_seconds / self.peak_flops
-
-    @property
-    def memory(self) -> MemoryEstimate:
-        """What one micro-batch of this step needs, by `estimate_memory`."""
-        return self._memory()
-
-    @property
-    def fits(self) -> bool:
-        """Whether memory suffices, for the micro-batch and for all sequences that are decoded together."""
-        s = self.settings
-        if not self.memory.fits(s.gpu):
-            return False
-        if not s.online:
-            return True
-        together = self._memory(batch_size=min(s.rollout_batch or s.rows * s.accumulation, s.rows * s.accumulation))
-        return together.phases["rollout"] <= s.machine.memory
-
-    def _memory(self, **change) -> MemoryEstimate:
-        options = {f.name: getattr(self.settings, f.name) for f in fields(Settings)} | change
-        return estimate_memory(self.architecture, options.pop("algorithm"), **options)
 
     def cost(self, *, examples: int, price_per_gpu_hour: float, epochs: float = 1) -> Cost:
         """Steps, hours and money for `epochs` over `examples` pairs (pairwise methods) or sequences.
@@ -222,7 +203,8 @@ def estimate_throughput(
         decoding = for each token, all weights and the keys and values so far read from memory
         communication = what of (sent / bandwidth + hops * latency) does not hide behind the passes
 
-    Settings not named here are as in `estimate_memory`.
+    Settings not named here are as in `estimate_memory`. All GPUs are data-parallel: models are not split into tensor
+    or pipeline stages, nor sharded within a part of the cluster alone.
 
     Args:
         model: a name, a transformers config, a checkpoint's folder or hub name; a bare number has no shapes.
@@ -255,9 +237,19 @@ def estimate_throughput(
     if isinstance(model, (int, float)) and not isinstance(model, bool):
         raise ValueError(f"a number of parameters ({model:g}) has no layers to time: give a model's name or config")
     arch, settings = architecture_of(model), SpeedSettings(**options)
-    found = ThroughputEstimate(arch.name, settings, *_timed(arch, settings), arch)
-    found.memory  # noqa: B018 its checks of model against settings hold here too
-    return found
+    memory = _memory(arch, settings)
+    return ThroughputEstimate(arch.name, settings, *_timed(arch, settings), memory, _fits(arch, settings, memory))
+
+
+def _memory(arch: Architecture, s: SpeedSettings, **change) -> MemoryEstimate:
+    options = {f.name: getattr(s, f.name) for f in fields(Settings)} | {"completion_length": s.completion} | change
+    return estimate_memory(arch, options.pop("algorithm"), **options)
+
+
+def _fits(arch: Architecture, s: SpeedSettings, memory: MemoryEstimate) -> bool:
+    if not (s.online and memory.fits(s.gpu)):
+        return memory.fits(s.gpu)
+    return _memory(arch, s, batch_size=s.decoded_together).phases["rollout"] <= s.machine.memory
 
 
 def _timed(arch: Architecture, s: SpeedSettings) -> tuple[dict[str, Phase], float]:
@@ -275,6 +267,6 @@ def _timed(arch: Architecture, s: SpeedSettings) -> tuple[dict[str, Phase], floa
 
 
 def _phase(work: Work, s: SpeedSettings) -> Phase:
-    arithmetic, bandwidth = work.arithmetic_seconds(s.machine, s), work.bandwidth_seconds(s.machine, s)
+    arithmetic, bandwidth = work.arithmetic_seconds(s), work.bandwidth_seconds(s)
     bound = "arithmetic" if arithmetic >= bandwidth else "bandwidth"
     return Phase(work.flops, work.bytes, max(arithmetic, bandwidth), bound)

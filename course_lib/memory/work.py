@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from course_lib.memory.architecture import Architecture, Weight
-from course_lib.memory.gpus import GPU
 from course_lib.memory.settings import Role, SpeedSettings
 from course_lib.memory.states import weight_bytes
 
@@ -28,12 +27,13 @@ class Work:
     def __mul__(self, times: float) -> Work:
         return Work(self.flops * times, self.bytes * times, self.fp32_flops * times)
 
-    def arithmetic_seconds(self, gpu: GPU, s: SpeedSettings) -> float:
+    def arithmetic_seconds(self, s: SpeedSettings) -> float:
+        gpu = s.machine
         peak = gpu.fp32 if s.precision == "fp32" else gpu.bf16
         return ((self.flops - self.fp32_flops) / peak + self.fp32_flops / gpu.fp32) / s.utilization
 
-    def bandwidth_seconds(self, gpu: GPU, s: SpeedSettings) -> float:
-        return self.bytes / (gpu.bandwidth * s.bandwidth_utilization)
+    def bandwidth_seconds(self, s: SpeedSettings) -> float:
+        return self.bytes / (s.machine.bandwidth * s.bandwidth_utilization)
 
 
 @dataclass(frozen=True)
