@@ -1,13 +1,15 @@
-"""The `course` command: `lab` opens the lessons, `vram` counts a step's memory, `doctor` examines the machine."""
+"""The `course` command: lessons (`lab`), a step's memory (`vram`) and time (`speed`), and the machine (`doctor`)."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import inspect
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 FIRST_LESSON = Path("notebooks", "00_start_here.ipynb")
@@ -19,17 +21,22 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("lab", help="open JupyterLab at lesson 00; further words go to jupyter lab")
     commands.add_parser("doctor", help="examine this machine and the installation")
     vram_parser = commands.add_parser("vram", help="the GPU memory of a training step, as estimate_memory counts it")
-    _add_memory_options(vram_parser)
+    speed_parser = commands.add_parser("speed", help="the time of a training step, as estimate_throughput counts it")
+    _add_estimate_options(vram_parser, "estimate_memory")
+    _add_estimate_options(speed_parser, "estimate_throughput")
+    speed_parser.add_argument("--examples", type=int, metavar="N", help="pairs or sequences: adds the run's cost")
+    speed_parser.add_argument("--price-per-gpu-hour", type=float, metavar="MONEY")
     options, rest = parser.parse_known_args(arguments)
     if options.command == "lab":
         return lab(rest)
     if rest:
         parser.error(f"unknown words: {' '.join(rest)}")
-    if options.command == "vram":
+    if options.command in ("vram", "speed"):
+        run, its_parser = (vram, vram_parser) if options.command == "vram" else (speed, speed_parser)
         try:
-            return vram(vars(options))
+            return run(vars(options))
         except ValueError as error:
-            vram_parser.error(str(error))
+            its_parser.error(str(error))
     return doctor()
 
 
@@ -60,23 +67,47 @@ def vram(options: dict) -> int:
     return 0
 
 
-def _add_memory_options(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `estimate_memory` under their own names."""
-    from course_lib.memory.settings import CHOICES, Settings
+def speed(options: dict) -> int:
+    """Print a step's time, and a run's cost if "examples" says how long it is; the rest as in `vram`."""
+    from course_lib.memory import estimate_throughput
 
-    parser.add_argument("model", help="a name such as llama-3-8b, a checkpoint's folder, or a number such as 8e9")
+    as_json, _ = options.pop("json"), options.pop("command")
+    examples, price = options.pop("examples"), options.pop("price_per_gpu_hour")
+    found = estimate_throughput(_model(options.pop("model")), options.pop("algorithm"), **options)
+    if examples is not None and price is None:
+        raise ValueError("a run's cost needs a price: give --price-per-gpu-hour")
+    cost = None if examples is None else found.cost(examples=examples, price_per_gpu_hour=price)
+    if as_json:
+        print(json.dumps(found.to_dict() | ({} if cost is None else {"cost": asdict(cost)}), indent=2))
+        return 0
+    print(found)
+    if cost:
+        print(f"\n{examples:,.0f} examples: {cost.steps:,} steps, {cost.hours:.3g} hours, {cost.gpu_hours:,.4g} GPU "
+              f"hours, {cost.money:,.2f} at {price:g} a GPU hour")  # fmt: skip
+    return 0
+
+
+def _add_estimate_options(parser: argparse.ArgumentParser, estimate: str) -> None:
+    """The arguments of a function of `course_lib.memory` under their own names."""
+    from course_lib import memory
+    from course_lib.memory.settings import CHOICES
+
+    parser.add_argument("model", help="a name such as llama-3-8b, a folder, or (vram alone) a number such as 8e9")
     parser.add_argument("algorithm", choices=CHOICES["algorithm"])
-    parser.add_argument("--json", action="store_true", help="print bytes as JSON")
-    for field in dataclasses.fields(Settings)[1:]:
-        choices = CHOICES.get(field.name)
-        option: dict = {"default": field.default}
-        if isinstance(field.default, bool):
+    parser.add_argument("--json", action="store_true", help="print plain values as JSON")
+    function: Callable = getattr(memory, estimate)
+    for name, parameter in list(inspect.signature(function).parameters.items())[2:]:
+        choices, default = CHOICES.get(name), parameter.default
+        option: dict = {"default": default}
+        if isinstance(default, bool):
             option["action"] = argparse.BooleanOptionalAction
         elif choices and isinstance(choices[-1], str):
             option["choices"] = [choice for choice in choices if choice is not None]
-        else:
-            option |= {"type": int, "metavar": "N"}
-        parser.add_argument("--" + field.name.replace("_", "-"), **option)
+        elif not isinstance(default, str):
+            option |= (
+                {"type": float, "metavar": "SHARE"} if isinstance(default, float) else {"type": int, "metavar": "N"}
+            )
+        parser.add_argument("--" + name.replace("_", "-"), **option)
 
 
 def _model(text: str) -> str | float:

@@ -314,8 +314,35 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], *, xlabel: str, ax
 
 def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
     """Memory by what it holds: a row of `parts` is one arrangement, a column one kind of tensor."""
-    ax = ax or plt.subplots(figsize=(8, 0.42 * len(parts) + 1.2))[1]
     palette = ["#999999", "#009E73", "#56B4E9", "#E69F00", "#0072B2", "#CC79A7", "#D55E00", "#F0E442"]
+    return _part_bars(parts, palette, xlabel, ax)
+
+
+# Passes without gradients are blue, those that train green, those that sample orange.
+PHASE_COLORS = {
+    "rollout prefill": "#F0E442",
+    "rollout decoding": "#D55E00",
+    "reward scoring": "#CC79A7",
+    "reference forward": "#0072B2",
+    "baseline forward": "#88CCEE",
+    "critic": "#882255",
+    "policy forward": "#56B4E9",
+    "recompute": "#999933",
+    "backward": "#009E73",
+    "optimizer": "#E69F00",
+    "communication": "#999999",
+    "alone": "#0072B2",
+    "waiting": "#DDDDDD",
+}
+
+
+def time_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Time by what it goes to: a row of `parts` is one method or cluster, a column one of a step's phases."""
+    return _part_bars(parts, [PHASE_COLORS.get(column, COLORS["ink"]) for column in parts.columns], xlabel, ax)
+
+
+def _part_bars(parts: pd.DataFrame, palette: Sequence[str], xlabel: str, ax: Axes | None) -> Axes:
+    ax = ax or plt.subplots(figsize=(8, 0.42 * len(parts) + 1.2))[1]
     left = np.zeros(len(parts))
     for color, column in zip(palette, parts.columns, strict=False):
         ax.barh(range(len(parts)), parts[column], left=left, color=color, label=column, height=0.62)
@@ -326,6 +353,40 @@ def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> 
     ax.set(ylim=(len(parts) - 0.5, -0.5), xlabel=xlabel)
     ax.grid(axis="y", visible=False)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    return ax
+
+
+def roofline_plot(
+    phases: pd.DataFrame,
+    *,
+    peak: float,
+    bandwidth: float,
+    utilization: tuple[float, float] = (1.0, 1.0),
+    ax: Axes | None = None,
+) -> Axes:
+    """Where each phase lies under the roof: FLOPs a byte against FLOP/s, both on logarithmic scales.
+
+    `phases` has columns "TFLOP", "FLOP/byte" and "seconds", as `ThroughputEstimate.table()`; rows without FLOPs are
+    left out, and a dot's area grows with the phase's share of the time. The solid roof is the datasheet's (`peak` in
+    FLOP/s, `bandwidth` in bytes/s), the dashed one what the stated shares of both leave of it.
+    """
+    ax = ax or plt.subplots(figsize=(7.2, 4.2))[1]
+    shown = phases[phases["TFLOP"] > 0]
+    x = np.geomspace(min(1, shown["FLOP/byte"].min()) / 2, max(3000, shown["FLOP/byte"].max()) * 2, 400)
+    roofs = {"-": (1.0, 1.0, "datasheet"), "--": (*utilization, "at the stated utilisation")}
+    for line, (of_peak, of_bandwidth, text) in roofs.items():
+        roof = np.minimum(peak * of_peak, bandwidth * of_bandwidth * x) / 1e12
+        ax.loglog(x, roof, line, color=COLORS["ink"], linewidth=1.3, label=text)
+    ridge = peak * utilization[0] / (bandwidth * utilization[1])
+    ax.axvline(ridge, color=COLORS["quiet"], linestyle=":", label=f"ridge, {ridge:.0f} FLOPs a byte")
+    for name, row in shown.sort_values("seconds", ascending=False).iterrows():  # large dots behind small ones
+        share = row["seconds"] / shown["seconds"].sum()
+        color, text = PHASE_COLORS.get(name, COLORS["ink"]), f"{name}, {row['seconds']:.2g} s"
+        speed = row["TFLOP"] / row["seconds"]
+        ax.scatter(row["FLOP/byte"], speed, s=30 + 450 * share, color=color, edgecolor="white", zorder=3, label=text)
+    ax.set(xlabel="arithmetic intensity (FLOPs a byte)", ylabel="speed (TFLOP/s)")
+    for handle in ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9).legend_handles[3:]:
+        handle.set_sizes([60])
     return ax
 
 

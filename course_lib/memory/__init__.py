@@ -1,7 +1,38 @@
-"""How much memory training takes: arithmetic about models, no tensors. Stands beside the flow and needs none of it."""
+"""How much memory and time training takes: arithmetic about models, no tensors. Stands beside the flow."""
 
 from course_lib.memory.architecture import ARCHITECTURES, Architecture, architecture_of
+from course_lib.memory.cluster import scaling, simulate_steps
 from course_lib.memory.estimate import MemoryEstimate, estimate_memory
-from course_lib.memory.gpus import GB, GIB, GPUS
+from course_lib.memory.gpus import GB, GIB, GPU, GPUS, gpu_named
+from course_lib.memory.speed_claims import (
+    audit_reported,
+    compared_methods,
+    decoding_speed,
+    phase_seconds,
+    speed_ratios,
+    turning_batch,
+)
+from course_lib.memory.throughput import ThroughputEstimate, estimate_throughput
 
-__all__ = ["ARCHITECTURES", "Architecture", "GB", "GIB", "GPUS", "MemoryEstimate", "architecture_of", "estimate_memory"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "GB",
+    "GIB",
+    "GPU",
+    "GPUS",
+    "MemoryEstimate",
+    "ThroughputEstimate",
+    "architecture_of",
+    "audit_reported",
+    "compared_methods",
+    "decoding_speed",
+    "estimate_memory",
+    "estimate_throughput",
+    "gpu_named",
+    "phase_seconds",
+    "scaling",
+    "simulate_steps",
+    "speed_ratios",
+    "turning_batch",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from course_lib.memory.gpus import GPU, gpu_named
 from course_lib.memory.passes import Kind
 
 PAIRWISE = ("reward", "dpo", "ipo", "simpo", "orpo")
@@ -56,11 +57,14 @@ class Settings:
             if getattr(self, name) not in allowed:
                 wanted = ", ".join(map(repr, allowed))
                 raise ValueError(f"{name} is one of {wanted}; got {getattr(self, name)!r}")
-        for name in ("batch_size", "sequence_length", "gpus", "lora_rank", "completion_length"):
+        self._check_whole("batch_size", "sequence_length", "gpus", "lora_rank", "completion_length")
+        self._check_combination()
+
+    def _check_whole(self, *names: str) -> None:
+        for name in names:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
                 raise ValueError(f"{name} is a whole number, at least 1; got {value!r}{_hint(name)}")
-        self._check_combination()
 
     def _check_combination(self) -> None:
         if self.quantization and self.lora_rank is None:
@@ -114,6 +118,67 @@ class Settings:
     def width(self) -> int:
         """Bytes of a weight that is neither quantised nor an adapter's."""
         return 2 if self.precision == "bf16" else 4
+
+
+@dataclass(frozen=True)
+class SpeedSettings(Settings):
+    """What `estimate_throughput` was asked: a step, the machines that run it, and how well they do."""
+
+    gpu: str = "H100-80GB"
+    gpus_per_node: int = 8
+    accumulation: int = 1
+    rollout_batch: int | None = None
+    update_epochs: int = 1
+    shared_prompt: bool = False
+    utilization: float = 0.4
+    bandwidth_utilization: float = 0.7
+    link_utilization: float = 0.7
+    overlap: float = 0.8
+
+    def __post_init__(self):
+        super().__post_init__()
+        gpu_named(self.gpu)
+        self._check_whole("gpus_per_node", "accumulation", "rollout_batch", "update_epochs")
+        for name in ("utilization", "bandwidth_utilization", "link_utilization"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share of the datasheet's figure, in (0, 1]; got {getattr(self, name)}")
+        if not 0 <= self.overlap <= 1:
+            raise ValueError(f"overlap is the share of communication that can hide, in [0, 1]; got {self.overlap}")
+        if self.shared_prompt and self.algorithm not in PAIRWISE:
+            raise ValueError(f"{self.algorithm} has no pairs that share a prompt: leave shared_prompt out")
+        if self.algorithm in ONLINE and self.reference == "precomputed":
+            raise ValueError("samples are new each step, so their reference cannot be precomputed: reference='copy'")
+        if self.algorithm in ONLINE and self.completion == self.sequence_length:
+            raise ValueError("a rollout starts from a prompt: completion_length has to be under sequence_length")
+        if self.algorithm not in ONLINE and (self.rollout_batch or self.update_epochs > 1):
+            raise ValueError(f"{self.algorithm} has no rollouts: leave rollout_batch and update_epochs out")
+
+    @property
+    def machine(self) -> GPU:
+        return gpu_named(self.gpu)
+
+    @property
+    def online(self) -> bool:
+        return self.algorithm in ONLINE
+
+    @property
+    def completion(self) -> int:
+        """Tokens of a completion: half of the sequence unless said."""
+        return self.completion_length or max(1, self.sequence_length // 2)
+
+    @property
+    def prompt(self) -> int:
+        return self.sequence_length - self.completion
+
+    @property
+    def decoded_together(self) -> int:
+        """Sequences of one rollout batch on a GPU: all of a step unless said."""
+        return min(self.rollout_batch or self.rows * self.accumulation, self.rows * self.accumulation)
+
+    @property
+    def compute(self) -> int:
+        """Bytes of a number in matrix products."""
+        return 4 if self.precision == "fp32" else 2
 
 
 def _hint(name: str) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from course_lib import exact
 from course_lib.evaluation import gold_report
-from course_lib.figures import COLORS, memory_bars, policy_bars
-from course_lib.memory import ARCHITECTURES, estimate_memory
+from course_lib.figures import COLORS, memory_bars, policy_bars, roofline_plot, time_bars
+from course_lib.memory import ARCHITECTURES, GPUS, estimate_memory, estimate_throughput
 from course_lib.memory.settings import CHOICES
 from course_lib.rollouts import sample
 
@@ -184,4 +184,43 @@ def memory_explorer() -> ipywidgets.Widget:
         precision=chosen("precision", "bf16"),
         logits=chosen("logits", "full"),
         gradient_checkpointing=ipywidgets.Checkbox(value=False),
+    )
+
+
+def plot_speed(model: str, algorithm: str, **settings) -> plt.Figure:
+    """A step's phases under the roofline, and the time that each takes; settings as in `estimate_throughput`."""
+    found = estimate_throughput(model, algorithm, **settings)
+    s = found.settings
+    figure, (upper, lower) = plt.subplots(2, figsize=(7.2, 5.4), height_ratios=(4, 1))
+    shares = (s.utilization, s.bandwidth_utilization)
+    roofline_plot(found.table(), peak=found.peak_flops, bandwidth=s.machine.bandwidth, utilization=shares, ax=upper)
+    upper.set_title(f"{model}, {algorithm}, {s.gpu}: {found.tokens_per_second:,.0f} tokens a second and GPU")
+    time_bars(found.table()[["seconds"]].T, xlabel="time of a step (s)", ax=lower)
+    lower.set_yticks([])
+    lower.get_legend().remove()
+    figure.tight_layout()
+    return figure
+
+
+def speed_explorer() -> ipywidgets.Widget:
+    """Choose a model, a method, a GPU and how many; see what bounds each phase, and how long it takes."""
+
+    def show(gpus: int, lora_rank: int, **settings):
+        settings |= {"gpus": gpus, "zero_stage": 3 if gpus > 1 else 0, "lora_rank": lora_rank or None}
+        plot_speed(**settings)
+        plt.show()
+        print(estimate_throughput(**settings))
+
+    return ipywidgets.interactive(
+        show,
+        model=ipywidgets.Dropdown(options=list(ARCHITECTURES), value="llama-3-8b"),
+        algorithm=ipywidgets.Dropdown(options=CHOICES["algorithm"], value="ppo"),
+        gpu=ipywidgets.Dropdown(options=list(GPUS), value="H100-80GB"),
+        gpus=ipywidgets.SelectionSlider(options=[2**i for i in range(13)], value=1),
+        batch_size=ipywidgets.SelectionSlider(options=[2**i for i in range(10)], value=8),
+        sequence_length=ipywidgets.SelectionSlider(options=[2**i for i in range(7, 16)], value=1024),
+        lora_rank=ipywidgets.SelectionSlider(options=[0, 4, 8, 16, 32, 64, 128], value=0),
+        gradient_checkpointing=ipywidgets.Checkbox(value=False),
+        utilization=ipywidgets.FloatSlider(value=0.4, min=0.05, max=1, step=0.05, continuous_update=False),
+        bandwidth_utilization=ipywidgets.FloatSlider(value=0.7, min=0.05, max=1, step=0.05, continuous_update=False),
     )
