@@ -24,6 +24,7 @@ COLORS = {
     "cdpo": "#117733",
     "robust": "#882255",
     "length-dpo": "#999933",
+    "dpo-mean": "#44AA99",
     "orpo": "#332288",
     "rlhf": "#D55E00",
     "reference": "#0072B2",
@@ -59,7 +60,13 @@ def use_style() -> None:
 
 def label(method: str) -> str:
     """A method's name as figures print it."""
-    mixed = {"simpo": "SimPO", "cdpo": "cDPO", "robust": "robust DPO", "length-dpo": "length-DPO"}
+    mixed = {
+        "simpo": "SimPO",
+        "cdpo": "cDPO",
+        "robust": "robust DPO",
+        "length-dpo": "length-DPO",
+        "dpo-mean": "DPO on token means",
+    }
     return method.upper() if method in ("sft", "ppo", "dpo", "ipo", "kto", "orpo") else mixed.get(method, method)
 
 

@@ -1,6 +1,6 @@
 """Lesson 06: the whole family on clean, noisy and length-biased labels, over seeds; writes results/family.json.
 
-python experiments/family.py --tune             learning rates, one seed, tuning prompts; about 10 minutes
+python experiments/family.py --tune             learning rates, one seed, tuning prompts; about 20 minutes
 python experiments/family.py --seeds 0 1 2      about 15 minutes a seed on one core
 python experiments/family.py --methods orpo     these alone, added to what was measured before
 
@@ -43,7 +43,7 @@ METHODS = {
     "orpo": {"beta": 0.3},
     "length-dpo": {"beta": 0.3, "length_penalty": LENGTH_BIAS},
 }
-RATES = [1e-4, 3e-4, 1e-3, 3e-3]
+RATES = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
 LABELS = {"clean": {}, "noisy": {"label_noise": NOISE}, "long": {"length_bias": LENGTH_BIAS}}
 ARMS = {
     "clean": ("dpo", "dpo-mean", "ipo", "kto", "simpo", "orpo"),

@@ -23,13 +23,13 @@ def margin(run: dict, arm: str) -> float:
 
 def explosion() -> tuple[str, str]:
     runs = seeds("dpo_failures")
-    growth = [margin(run, "long") / margin(run, "good") for run in runs]
-    more = less("good", "long", "repeats")
+    growth = [margin(run, "long") / margin(run, "few") for run in runs]
+    more = less("few", "long", "repeats")
     outcome = verdict([g > 2 for g in growth] + more + less("long, ipo", "long", "kl"))
-    repeats = [f"{fmean(column(arm, 'repeats')):.1%}" for arm in ("good", "long")]
+    repeats = [f"{fmean(column(arm, 'repeats')):.1%}" for arm in ("few", "long")]
     kl = [f"{fmean(column(arm, 'kl')):.1f}" for arm in ("long", "long, ipo")]
     return outcome, (
-        f"eight epochs: {fmean(growth):.1f} times the margin; replies that repeat themselves "
+        f"eight epochs against one: {fmean(growth):.1f} times the margin; replies that repeat themselves "
         f"{repeats[0]} to {repeats[1]}; "
         f"KL {kl[0]} nats, IPO's {kl[1]}"
     )
@@ -56,8 +56,9 @@ def beta_range() -> tuple[str, str]:
 
 def learning_rate() -> tuple[str, str]:
     return "holds in part" if all(less("rate 1e-2")) else verdict(less("rate 1e-2")), (
-        f"the ratio carries over: 100 times the good rate takes gold from {fmean(column('good')):.2f} to "
-        f"{fmean(column('rate 1e-2')):.2f}, a tenth to {fmean(column('rate 1e-5')):.2f}; the absolute rates do not"
+        f"the ratio carries over: ten times the good rate takes gold from {fmean(column('good')):.2f} to "
+        f"{fmean(column('rate 1e-3')):.2f}, 100 times to {fmean(column('rate 1e-2')):.2f}, a tenth to "
+        f"{fmean(column('rate 1e-5')):.2f}; the absolute rates do not"
     )
 
 
