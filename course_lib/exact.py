@@ -141,8 +141,8 @@ def minimise(objective: Callable[[Tensor], Tensor], start: Tensor, *, steps: int
         Log-probabilities of that shape.
 
     Raises:
-        ValueError: if the search ends where the objective is not finite or its gradient not zero, which is what a
-            loss without minimum comes to.
+        ValueError: if the search ends where the objective is not finite or its gradient not zero (to the root of the
+            type's precision), which is what a loss without minimum comes to.
     """
     logits = start.detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -157,7 +157,8 @@ def minimise(objective: Callable[[Tensor], Tensor], start: Tensor, *, steps: int
 
     optimizer.step(closure)
     value = closure()
-    if not (value.isfinite() and logits.isfinite().all() and logits.grad.abs().max() < 1e-4):
+    flat = logits.grad.abs().max() < torch.finfo(logits.dtype).eps ** 0.5
+    if not (value.isfinite() and logits.isfinite().all() and flat):
         raise ValueError(f"found no minimum in {steps} steps; perhaps the objective has none")
     return logits.detach().log_softmax(dim=-1)
 

@@ -15,7 +15,8 @@ def describe(policy, sft, tokenizer, *, prompts: int = 500, split: str = "test")
 
     `gold` is greedy, `gold_sampled` at temperature 1; `kl` is the mean log-ratio of those samples, nats a
     response; `tokens` and `repeats` are per greedy response; `distinct` is the share of different texts among
-    the samples; `chosen` and `rejected` are mean log-ratios of held-out pairs, `accuracy` the share in order.
+    the samples; `chosen` and `rejected` are mean log-ratios of held-out pairs, `accuracy` the share in order. A
+    sample that was cut off at the limit of tokens is scored as if it ended there.
     """
     asked = world.prompts(split, prompts)
     greedy = evaluation.evaluate_gold(policy, tokenizer, asked)

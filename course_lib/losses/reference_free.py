@@ -75,7 +75,7 @@ def orpo_loss(
         chosen_lengths: (B,) completion tokens of the chosen responses, EOS included, at least 1.
         rejected_lengths: (B,) of the rejected responses.
         chosen_nll: (B,) negative log-likelihood a token of each chosen response, or a scalar for the batch
-            (the paper has each response's; TRL takes the mean over all tokens of the batch).
+            (the paper has each response's; TRL takes the mean over all tokens of the batch, prompts included).
         beta: weight of the odds-ratio term (lambda in the paper), above 0.
         reduction: "mean", "sum" or "none".
 
