@@ -8,7 +8,9 @@ import pytest
 from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from course_lib.data import (
     LengthBuckets,
@@ -102,6 +104,17 @@ def test_prompt_tokens_never_enter_the_completion(bpe_tokenizer, prompt, answer)
     assert bpe_tokenizer.decode(encoded.prompt_ids) == prompt
     assert bpe_tokenizer.decode(encoded.completion_ids) == answer + "<eos>"
     assert encoded.completion_ids.count(bpe_tokenizer.eos_token_id) == 1
+
+
+def test_a_completion_after_a_torn_token_begins_with_no_blank_that_nobody_wrote():
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    core.decoder = decoders.Metaspace(prepend_scheme="first")
+    special = {"special_tokens": ["<unk>", "<eos>"]}
+    core.train_from_iterator(["Q: Hello there\n = a"] * 9, trainers.BpeTrainer(vocab_size=60, **special))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", unk_token="<unk>")
+    encoded = encode_completion("Q: Hel", "lo there", tokenizer)
+    assert tokenizer.convert_ids_to_tokens(encoded.completion_ids)[0][0] == "l"
 
 
 def test_the_hypothesis_above_meets_tokens_that_span_the_border(bpe_tokenizer):

@@ -74,6 +74,8 @@ PAIRS = [
     (Encoded([7, 8, 9], [10, 11, 1]), Encoded([7, 8, 9], [12, 1])),
     (Encoded([3], [4, 1]), Encoded([3], [4, 4, 4, 4, 4, 1])),
     (Encoded([5, 6, 7, 8, 9, 2], [1]), Encoded([5, 6, 7, 8, 9, 2], [30, 1])),
+    (Encoded([5, 6], [20, 21, 22, 1]), Encoded([5, 6], [20, 21, 23, 24, 1])),
+    (Encoded([5], [20, 21, 1]), Encoded([5], [20, 21, 1, 22, 1])),
 ]
 
 
@@ -191,7 +193,7 @@ def test_a_shared_prompt_changes_neither_value_nor_gradient(model, eager):
     if eager:
         model.set_attn_implementation("eager")
     assert why_not_shared(model) == ""
-    signs = torch.tensor([1.0, -2.0, 0.5, 0.3, 1.0, -1.0])
+    signs = torch.tensor([1.0, -2.0, 0.5, 0.3, 1.0, -1.0, 0.7, -0.4, 0.9, -0.6])
     together = torch.cat(pair_logps(model, **collate_shared(PAIRS, 0)))
     apart = sequence_logps(model, **collate_pairs(PAIRS, 0))
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-5)

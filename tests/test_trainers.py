@@ -165,6 +165,15 @@ def test_reference_scores_are_kept_on_disk_by_model_and_data(tiny_model, tokeniz
     assert len(list((tmp_path / "scores").iterdir())) == 5
 
 
+def test_scores_on_disk_are_those_of_the_active_adapter(tiny_model, tokenizer, tmp_path):
+    policy = with_lora(tiny_model)
+    policy.add_adapter("other", LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    for name in ("default", "other"):
+        policy.set_adapter(name)
+        preference_run(policy, tokenizer, n=8, reference="precomputed", reference_cache=tmp_path, learning_rate=1e-12)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_scores_on_disk_are_those_of_kto_s_own_partners(tiny_model, tokenizer, tmp_path):
     for seed in (0, 1, 0):
         kto_run(copy.deepcopy(tiny_model), tokenizer, seed=seed, reference_cache=tmp_path)
@@ -291,13 +300,33 @@ def test_kto_s_mismatched_rows_fit_the_model(tiny_model, tokenizer):
     trainer = KTOTrainer(tiny_model, tokenizer, records, KTOConfig(**QUIET | {"max_length": 60}))
     batch = trainer.collate([0, 1, 2])
     assert batch["mismatched_attention_mask"].sum(dim=1).max() <= 60
-    with pytest.raises(ValueError, match="leaves room for"):
+    with pytest.raises(ValueError, match="no other response fits"):
         KTOTrainer(tiny_model, tokenizer, records[:2], KTOConfig(**QUIET | {"max_length": 60}))
 
 
 def test_kto_pairs_each_prompt_with_another_rows_response_for_its_baseline(tiny_model, tokenizer):
     trainer = KTOTrainer(tiny_model, tokenizer, unpaired_records(20), KTOConfig(**QUIET))
-    assert sorted(trainer.partner) == list(range(20)) and all(i != j for i, j in enumerate(trainer.partner))
+    assert all(i != j for i, j in enumerate(trainer.partner))
+
+
+def test_kto_s_mismatched_pairs_mismatch(tiny_model, tokenizer):
+    pairs = preference_records(40)
+    records = [
+        {"prompt": r["prompt"], "completion": r[side], "label": side == "chosen"}
+        for r in pairs
+        for side in ("chosen", "rejected")
+    ]
+    trainer = KTOTrainer(tiny_model, tokenizer, records, KTOConfig(**QUIET))
+    for row, other in zip(trainer.rows, (trainer.rows[i] for i in trainer.partner), strict=True):
+        assert row.prompt_ids != other.prompt_ids and row.completion_ids != other.completion_ids
+
+
+def test_kto_metrics_do_not_depend_on_micro_batches(tiny_model, tokenizer):
+    one, two = (
+        kto_run(copy.deepcopy(tiny_model), tokenizer, accumulation=k, beta=0.5, learning_rate=1e-2).rows for k in (1, 2)
+    )
+    for a, b in zip(one, two, strict=True):
+        assert b == pytest.approx(a, abs=2e-3)
 
 
 @pytest.mark.parametrize("label", [True, False])
@@ -364,10 +393,35 @@ def test_dropout_that_is_a_function_is_off_too(tokenizer, checkpointing):
     sizes = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = OPTForCausalLM(OPTConfig(vocab_size=len(tokenizer), word_embed_proj_dim=32, dropout=0.5, **sizes))
     if checkpointing:
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, attn_pdrop=0.5))
         model.gradient_checkpointing_enable()
     history, _ = preference_run(model, tokenizer, n=8, reference="copy", beta=1.0)
     assert history.rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert model.model.decoder.layers[0].dropout == 0.5
+
+
+@pytest.mark.parametrize("share_prompt", [True, False])
+@pytest.mark.parametrize("reference", ["copy", "precomputed", "adapter-off"])
+def test_gradient_checkpointing_stays_on_in_every_step(tokenizer, reference, share_prompt):
+    model = tiny_llama(len(tokenizer))
+    model.gradient_checkpointing_enable()
+    policy = with_lora(model) if reference == "adapter-off" else model
+    trainer = PreferenceTrainer(
+        policy,
+        tokenizer,
+        preference_records(8),
+        PreferenceConfig(**QUIET, share_prompt=share_prompt),
+        reference=reference,
+    )
+    seen, plain = [], trainer.loss
+
+    def loss(*arguments):
+        result = plain(*arguments)
+        seen.append(sum(m.training for m in model.modules()))
+        return result
+
+    trainer.loss = loss
+    trainer.train()
+    assert seen[0] >= model.config.num_hidden_layers
 
 
 def test_a_policy_without_trainable_weights_is_refused(tiny_model, tokenizer):

@@ -110,7 +110,7 @@ class LengthBuckets:
     Iterating twice gives two different epochs; the same seed gives the same epochs. Rows are shuffled,
     sorted by length inside pools of about fifty batches, cut into batches whose sizes differ by one at
     most, and the batches shuffled. With `groups`, one number a row, each group is dealt out so: every batch
-    holds its share of every group.
+    holds its share of every group, and may be larger or smaller by a row a group.
     """
 
     def __init__(

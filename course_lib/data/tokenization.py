@@ -75,7 +75,7 @@ def _encode_completions(prompt, completions: list, tokenizer) -> list[Encoded]:
         if ids[: len(prompt_ids)] == prompt_ids:
             completion_ids = ids[len(prompt_ids) :]
         else:
-            (completion_ids,) = _ids([text[len(before) :]], tokenizer, special=False)
+            completion_ids = _ids_after(text[len(before) :], tokenizer)
         encoded.append(Encoded(prompt_ids, _end(completion_ids, tokenizer)))
     return encoded
 
@@ -96,9 +96,18 @@ def _ids(texts: list[str], tokenizer, *, special: bool) -> list[list[int]]:
     """Token ids; with `special` the tokenizer's BOS, but never an EOS of its own: `_end` adds that."""
     # one by one: for a few short texts a batch call's threads cost more than they save
     rows = [tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"] for text in texts]
-    if special and _appends_eos(tokenizer):
+    if special and all(ids[-1:] == [tokenizer.eos_token_id] for ids in rows) and _appends_eos(tokenizer):
         rows = [ids[:-1] for ids in rows]
     return rows
+
+
+def _ids_after(text: str, tokenizer) -> list[int]:
+    """Ids of a text that goes on where another one ended: tokenizers that put a blank before a text put none here."""
+    for other in ("\n", "=", "a"):
+        before, whole = _ids([other, other + text], tokenizer, special=False)
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+    return _ids([text], tokenizer, special=False)[0]
 
 
 def _appends_eos(tokenizer) -> bool:

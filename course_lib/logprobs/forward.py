@@ -154,6 +154,18 @@ def _why_no_head(model, inner: nn.Module) -> str:
     return "" if _scores_plainly[inner] else "it changes its logits after the output layer"
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module is in the mode it was in, which may differ from its neighbours'."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in before.items():
+            module.training = was_training
+
+
 @torch.no_grad()
 def _scores_alike(inner: nn.Module) -> bool:
     """Whether hidden states times the output layer give the model's own logits, tried on a few tokens.
@@ -162,13 +174,9 @@ def _scores_alike(inner: nn.Module) -> bool:
     """
     device = next(inner.parameters()).device
     ids = torch.arange(8, device=device).view(2, 4) % inner.config.get_text_config().vocab_size
-    head, was_training = _head(inner), inner.training
-    inner.eval()
-    try:
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    head, inputs = _head(inner), {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with evaluating(inner):
         own = all_logits(inner, **inputs)
         apart = head.logits(hidden_states(inner, head, **inputs).to(head.layer.weight.dtype))
-    finally:
-        inner.train(was_training)
     rounding = max(torch.finfo(t.dtype).eps for t in (own, head.layer.weight))
     return own.shape == apart.shape and (own - apart).abs().max() <= 8 * rounding * own.abs().max() + 1e-5

@@ -12,7 +12,7 @@ from torch import Tensor
 from course_lib.data import collate_shared
 from course_lib.data.tokenization import Encoded
 from course_lib.logprobs.completions import completion_logps
-from course_lib.logprobs.forward import all_logits, head_of, hidden_states, takes, unwrapped
+from course_lib.logprobs.forward import all_logits, evaluating, head_of, hidden_states, takes, unwrapped
 from course_lib.logprobs.head import token_logps
 
 SEEN_THROUGH = 0.1  # of what a missing mask would change: more than rounding makes, less than any leak through the mask
@@ -73,18 +73,15 @@ def why_not_shared(model) -> str:
     prompt, chosen, rejected = ids[:6], ids[6:11], ids[11:]
     batch = collate_shared([(Encoded(prompt, chosen), Encoded(prompt, rejected))], 0)
     batch = {name: values.to(device) for name, values in batch.items() if name != "completion"}
-    was_training = model.training
-    model.eval()
     try:
-        together = _completion_tokens(model, **batch)
-        alone, as_one_text = (
-            torch.cat([_last_five(model, torch.tensor([row], device=device)) for row in (prompt + chosen, other)])
-            for other in (prompt + rejected, ids)
-        )
+        with evaluating(model):
+            together = _completion_tokens(model, **batch)
+            alone, as_one_text = (
+                torch.cat([_last_five(model, torch.tensor([row], device=device)) for row in (prompt + chosen, other)])
+                for other in (prompt + rejected, ids)
+            )
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         return f"it refuses a mask of four dimensions ({error})"
-    finally:
-        model.train(was_training)
     error, without_mask = ((alone - other).abs().max() for other in (together, as_one_text))
     if error > SEEN_THROUGH * without_mask:
         return "its attention does not follow a mask of four dimensions"

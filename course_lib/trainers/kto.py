@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class KTOTrainer(ReferencedTrainer):
         *,
         reference: str | torch.nn.Module = "auto",
     ):
+        records = list(records)
         super().__init__(policy, tokenizer, records, config, reference=reference)
         self.labels = [bool(record["label"]) for record in records]
         batches = -(-len(self.rows) // self.config.batch_size)
@@ -108,8 +109,9 @@ class KTOTrainer(ReferencedTrainer):
                 reference.append(batch["ref_logps"][1])
         mismatched = accelerator.gather(torch.stack([torch.cat(policy).mean(), torch.cat(reference).mean()]).view(1, 2))
         baseline = kto_kl_baseline(mismatched[:, 0], mismatched[:, 1])
+        share = torch.cat([batch["desirable"] for batch in micro_batches]).float().mean()
         for batch in micro_batches:
-            batch["kl_baseline"] = baseline
+            batch |= {"kl_baseline": baseline, "desirable_share": share}
 
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         config, desirable, baseline = self.config, batch["desirable"], batch["kl_baseline"]
@@ -124,8 +126,9 @@ class KTOTrainer(ReferencedTrainer):
             undesirable_weight=config.undesirable_weight,
             reduction="sum",
         )
-        rewards = config.beta * (logps.detach() - ref)
-        up, down = rewards[desirable].mean().item(), rewards[~desirable].mean().item()
+        rewards, share = config.beta * (logps.detach() - ref), batch["desirable_share"]
+        up, down = (rewards * desirable).mean() / share, (rewards * ~desirable).mean() / (1 - share)
+        up, down = up.item(), down.item()  # averaged over micro-batches they are the whole batch's means
         metrics = {"rewards/chosen": up, "rewards/rejected": down, "rewards/margins": up - down}
         return loss, metrics | {"kl": baseline.item()}
 
@@ -137,20 +140,31 @@ class KTOTrainer(ReferencedTrainer):
 def _partners(rows: list[Encoded], longest: int, seed: int) -> list[int]:
     """For each row another one, whose response makes the mismatched pair within `longest` tokens.
 
-    Rows stand in a circle by the length of their responses, equal ones shuffled, and each takes the next one's: so
-    mismatched batches pad as little as others. Where that is too long, it takes that of the one before.
+    Rows stand in a circle by the length of their responses, equal ones shuffled, and each takes that of the nearest
+    other one, the next before the last, so that mismatched batches pad as little as others. A row with the same prompt
+    or the same response is passed over if others fit: it would not mismatch.
     """
     order = random.Random(f"partners-{seed}").sample(range(len(rows)), len(rows))
     order.sort(key=lambda i: len(rows[i].completion_ids))
     partner = [0] * len(rows)
     for place, here in enumerate(order):
-        neighbours = order[(place + 1) % len(order)], order[place - 1]
-        room = longest - len(rows[here].prompt_ids)
-        fitting = [i for i in neighbours if i != here and len(rows[i].completion_ids) <= room]
-        if not fitting:
+        partner[here] = next(_others(order, place, rows, longest, strict=True), here)
+        if partner[here] == here:
+            partner[here] = next(_others(order, place, rows, longest, strict=False), here)
+        if partner[here] == here:
             raise ValueError(
-                f"record {here}: its prompt leaves room for {room} tokens, and another record's response, which KTO's "
-                "baseline pairs it with, has more; raise max_length, or drop the record"
+                f"record {here}: no other response fits behind its prompt of {len(rows[here].prompt_ids)} tokens "
+                f"within {longest}, as KTO's baseline needs; raise max_length, or drop the record"
             )
-        partner[here] = fitting[0]
     return partner
+
+
+def _others(order: list[int], place: int, rows: list[Encoded], longest: int, *, strict: bool) -> Iterator[int]:
+    """Rows whose responses fit behind this one's prompt, nearest in the circle first; `strict`: that mismatch."""
+    row = rows[order[place]]
+    for distance in range(1, len(order)):
+        for other in (order[(place + distance) % len(order)], order[place - distance]):
+            fits = len(row.prompt_ids) + len(rows[other].completion_ids) <= longest
+            mismatches = row.prompt_ids != rows[other].prompt_ids and row.completion_ids != rows[other].completion_ids
+            if fits and (mismatches or not strict):
+                yield other

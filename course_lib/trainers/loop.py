@@ -121,9 +121,11 @@ class Trainer(ABC):
     def before_training(self, accelerator: Accelerator) -> None:  # noqa: B027, a hook that may stay empty
         """What a method prepares once, such as the reference."""
 
-    def set_mode(self) -> None:
-        """Put the policy's modules into the mode that the method trains in."""
+    @contextmanager
+    def training_mode(self) -> Iterator[None]:
+        """The mode in which the method trains the policy's modules."""
         self.policy.train()
+        yield
 
     def before_step(self, accelerator, model, micro_batches: list[dict[str, Tensor]]) -> None:  # noqa: B027
         """What a method computes from all micro-batches of a step together."""
@@ -164,9 +166,8 @@ class Trainer(ABC):
         history, window = History(), defaultdict(list)
         bar = tqdm(total=steps, disable=not (config.progress and accelerator.is_main_process), desc=self.name)
         model.train()
-        self.set_mode()
         try:
-            with _stop_after_step() as stop, bar:
+            with self.training_mode(), _stop_after_step() as stop, bar:
                 for step, micro_batches in enumerate(_repeat(loader, steps), start=1):
                     metrics = self._step(accelerator, model, optimizer, micro_batches, step)
                     metrics["learning_rate"] = scheduler.get_last_lr()[0]

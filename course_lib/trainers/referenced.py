@@ -6,10 +6,12 @@ import hashlib
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -59,10 +61,24 @@ class ReferencedTrainer(Trainer):
         """The batch, with the reference's scores of its rows if they are known already."""
         return batch if self.precomputed is None else batch | {"ref_logps": self.precomputed[indices].T}
 
-    def set_mode(self) -> None:
-        """Evaluation mode, which switches off every kind of dropout; layers that checkpoint do so in training only."""
+    @contextmanager
+    def training_mode(self) -> Iterator[None]:
+        """Evaluation mode, which switches off every kind of dropout.
+
+        Only what checkpoints stays in training mode, which it needs, and its own shares of dropout are 0 meanwhile.
+        """
+        shares = []
         for module in self.policy.modules():
             module.training = getattr(module, "gradient_checkpointing", False)
+            if module.training:
+                shares += [(module, n, v) for n, v in vars(module).items() if "drop" in n and isinstance(v, float)]
+        for module, name, _ in shares:
+            setattr(module, name, 0.0)
+        try:
+            yield
+        finally:
+            for module, name, share in shares:
+                setattr(module, name, share)
 
     def before_training(self, accelerator) -> None:
         if self.reference.frozen is not None:
@@ -114,6 +130,8 @@ def _frozen(model: torch.nn.Module, policy) -> Reference:
 def _fingerprint(policy, scored: str) -> str:
     """One name for a model, its adapters' settings, and what it scores; any of them changed gives another name."""
     digest = hashlib.sha256(policy.config.to_json_string().encode())
+    layers = [m for m in policy.modules() if isinstance(m, BaseTunerLayer)]
+    digest.update(repr([(m.active_adapters, m.disable_adapters, m.merged_adapters) for m in layers]).encode())
     for name, adapter in sorted(getattr(policy, "peft_config", {}).items()):
         digest.update(repr((name, sorted(adapter.to_dict().items(), key=str))).encode())
     for name, tensor in sorted(policy.state_dict().items()):

@@ -6,6 +6,8 @@ from statistics import fmean
 
 from results_io import seeds, verdict
 
+from course_lib.evaluation import paired_interval
+
 LESSON = "[05](notebooks/05_how_dpo_fails.ipynb)"
 
 
@@ -24,20 +26,16 @@ def margin(run: dict, arm: str) -> float:
 def explosion() -> tuple[str, str]:
     runs = seeds("dpo_failures")
     growth = [margin(run, "long") / margin(run, "few") for run in runs]
-    more = less("few", "long", "repeats")
-    outcome = verdict([g > 2 for g in growth] + more + less("long, ipo", "long", "kl"))
+    tamed = less("long, ipo", "long", "kl")
+    more = paired_interval(column("long", "repeats"), column("few", "repeats"))[1] > 0
+    pushed = min(growth) > 2 and all(tamed)
+    outcome = "holds" if pushed and more else "holds in part" if pushed else "refuted"
     repeats = [f"{fmean(column(arm, 'repeats')):.1%}" for arm in ("few", "long")]
     kl = [f"{fmean(column(arm, 'kl')):.1f}" for arm in ("long", "long, ipo")]
     return outcome, (
-        f"eight epochs against one: {fmean(growth):.1f} times the margin; replies that repeat themselves "
-        f"{repeats[0]} to {repeats[1]}; "
-        f"KL {kl[0]} nats, IPO's {kl[1]}"
+        f"eight epochs against one: {fmean(growth):.1f} times the margin; KL {kl[0]} nats, IPO's {kl[1]}; replies "
+        f"that repeat themselves {repeats[0]} to {repeats[1]}, {'clearly more' if more else 'within the spread of seeds'}"
     )
-
-
-def strict(outcomes: list[bool], weaker: list[bool]) -> str:
-    """Holds where the claim shows in every seed; holds in part where only its weaker form does."""
-    return "holds" if all(outcomes) else "holds in part" if all(weaker) else verdict(outcomes)
 
 
 def gain_kept(arm: str) -> list[float]:
@@ -48,10 +46,11 @@ def gain_kept(arm: str) -> list[float]:
 
 def beta_range() -> tuple[str, str]:
     arms = {0.01: "beta 0.01", 0.1: "beta 0.1", 1.0: "beta 1", 3.0: "beta 3"}
-    collapse, little = less("beta 0.01", "sft"), [kept < 0.5 for kept in gain_kept("beta 1")]
-    outcome = strict(collapse + little, less("beta 0.01") + less("beta 1"))
+    collapse = all(less("beta 0.01", "sft"))
+    little = [all(kept < 0.5 for kept in gain_kept(arm)) for arm in ("beta 1", "beta 3")]
+    outcome = "holds" if collapse and all(little) else "holds in part" if collapse or any(little) else "refuted"
     shown = ", ".join(f"{beta:g} {fmean(gain_kept(arm)):.0%}" for beta, arm in arms.items())
-    return outcome, f"both ends cost gold reward; of the gain at beta 0.3 other betas keep: {shown}"
+    return outcome, f"of the gain over SFT at beta 0.3 other betas keep: {shown}; none below 0.01 was run"
 
 
 def learning_rate() -> tuple[str, str]:
@@ -63,23 +62,23 @@ def learning_rate() -> tuple[str, str]:
 
 
 def wrong_reference() -> tuple[str, str]:
-    lost = fmean(column("good")) - fmean(column("base as reference"))
-    outcome = strict(less("base as reference", "sft"), less("base as reference"))
-    kept = fmean(gain_kept("base as reference"))
-    return (
-        outcome,
-        f"the base model as reference costs {lost:.2f} gold reward, and keeps {kept:.0%} of the gain over SFT",
+    lost, kept = fmean(column("good")) - fmean(column("base as reference")), gain_kept("base as reference")
+    broken = all(less("base as reference", "sft"))
+    outcome = "holds" if broken else "refuted" if min(kept) > 0.5 else "holds in part"
+    return outcome, (
+        f"the base model as reference costs {lost:.2f} gold reward in the mean, and keeps {fmean(kept):.0%} of the "
+        "gain over SFT"
     )
 
 
 def own_reward() -> tuple[str, str]:
     runs = seeds("dpo_failures")
     grew = [margin(run, "long") > margin(run, "long, ipo") for run in runs]
-    lost = less("long", "long, ipo")
-    change = fmean(column("long")) - fmean(column("long, ipo"))
-    return verdict([g and w for g, w in zip(grew, lost, strict=True)]), (
+    change, low, high = paired_interval(column("long"), column("long, ipo"))
+    outcome = "refuted" if not any(grew) or low > 0 else "holds" if all(grew) and high < 0 else "open"
+    return outcome, (
         f"eight epochs on the same pairs: DPO's margin passes IPO's in {sum(grew)} of {len(runs)} seeds, and its gold "
-        f"reward is lower in {sum(lost)} ({change:+.2f} on average)"
+        f"reward differs from IPO's by {change:+.2f} ({low:+.2f} to {high:+.2f})"
     )
 
 
