@@ -97,11 +97,11 @@ def what_bounds() -> tuple[str, str]:
         "holds" if decoding.all() and training.all() else "holds in part" if any([*decoding, *training]) else "refuted"
     )
     step = "also" if (found["optimizer"] == "bandwidth").all() else "not always"
-    turns = {context: turning_batch(context=context) for context in (2, 256, 1024)}
+    turns = {n: turning_batch(context=n) for n in (2, 256, 1024)}
     return outcome, (
         f"of {len(found)} cases on five GPUs, decoding is bound by bandwidth in {decoding.sum()}, passes with "
-        f"gradients by arithmetic in {training.sum()}; the optimiser's step is {step} bound by bandwidth; on an H100 at "
-        f"40% of its arithmetic and 70% of its bandwidth decoding turns at {turns[2]} sequences of two tokens, at "
+        f"gradients by arithmetic in {training.sum()}; the optimiser's step is {step} bound by bandwidth; at 40% of an "
+        f"H100's arithmetic and 70% of its bandwidth decoding turns at {turns[2]} sequences of two tokens, at "
         f"{turns[256]} of 256, and at {turns[1024] if turns[1024] < float('inf') else 'no number'} of 1,024"
     )
 
