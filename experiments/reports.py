@@ -18,6 +18,7 @@ committed results in `experiments/results/` (several seeds, each with its own pr
 from them by `python experiments/reports.py`. All of it is measured on Pocket World, with a model of 0.9 million
 parameters: it says what *can* happen and why, not how large the effect is in a model of billions. Where a figure
 speaks of *exact worlds*, it is a sum over six replies with random rewards and a random reference, and no model.
+Claims about speed (S) are arithmetic about Llama-3-8B under a roofline, and nothing of them is timed.
 
 | claim | verdict | figure | lesson |
 | --- | --- | --- | --- |

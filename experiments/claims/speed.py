@@ -1,0 +1,114 @@
+"""Claims of lesson 14: arithmetic about Llama-3-8B under a roofline. Nothing here is timed."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+
+import pandas as pd
+
+from course_lib.memory import (
+    architecture_of,
+    audit_reported,
+    estimate_throughput,
+    gpu_named,
+    speed_ratios,
+    turning_batch,
+)
+
+LESSON = "[14](notebooks/14_speed_and_scale.ipynb)"
+NODES = {"gpus": 64, "zero_stage": 3, "gradient_checkpointing": True}  # 8 nodes of 8 H100
+TOGETHER = (8, 16, 32, 64, 128, 256)  # replies that a GPU decodes together
+TRAINED_ON = ("A100-80GB", "H100-80GB", "H200-141GB", "B200-180GB", "MI300X-192GB")
+
+
+def reported_table() -> tuple[str, str]:
+    table = audit_reported(accumulation=8, **NODES)  # PPO decodes 64 replies together
+    tokens, used, speed = table["million tokens"], table["utilisation"], table["tokens/s"]
+    most, reported = most_by_dropping_the_reference(), speed["SimPO"] / speed["DPO"]
+    fits = [tokens.max() < 1.05 * tokens.min(), (speed <= table["roofline"]).all(), reported <= most]
+    outcome = "holds" if all(fits) else "holds in part" if any(fits) else "refuted"
+    return outcome, (
+        f"{(speed <= table['roofline']).sum()} of {len(table)} speeds lie under their roofline ({used.min():.0%} to "
+        f"{used.max():.0%} of an H100's peak); but SimPO is reported {reported:.2f} times as fast as DPO, where "
+        f"dropping the reference allows {most:.2f} at most; speed times hours is {tokens.drop('PPO').min():.0f} to "
+        f"{tokens.drop('PPO').max():.0f} million tokens a GPU for three methods, and {tokens['PPO']:.0f} for PPO"
+    )
+
+
+def most_by_dropping_the_reference() -> float:
+    """The largest SimPO over DPO that any of these settings gives, both on equal terms."""
+    options = product((2, 32), (512, 4096), (False, True), ({}, {"gpus": 64, "zero_stage": 3}))
+    return max(
+        speed_ratios(sequences=n, sequence_length=length, gradient_checkpointing=again, **gpus).roofline["SimPO / DPO"]
+        for n, length, again, gpus in options
+    )
+
+
+@cache
+def leads(critic: str) -> pd.DataFrame:
+    """DPO over PPO, a row a number of replies that are decoded together; columns as in `speed_ratios`."""
+    rows = {n: speed_ratios(accumulation=n // 8, critic=critic, **NODES).loc["DPO / PPO"] for n in TOGETHER}
+    return pd.DataFrame(rows).T
+
+
+def lead_of_dpo() -> tuple[str, str]:
+    lead = leads("separate").roofline
+    inside = lead.between(2, 3)
+    outcome = "holds" if inside.all() else "depends on the batch" if inside.any() else "refuted"
+    listed = ", ".join(f"{x:.1f} times ({n} replies)" for n, x in lead.items())
+    return outcome, f"64 H100, a critic of its own, by how many replies a GPU decodes together: {listed}"
+
+
+def because_it_never_decodes() -> tuple[str, str]:
+    free = {critic: leads(critic)["decoding free"] for critic in ("separate", "shared")}
+    gain = leads("separate").roofline / free["separate"]
+    alone, adds = all(f.max() < 1.1 for f in free.values()), gain.max() > 1.1
+    outcome = "holds" if alone else "holds in part" if adds else "refuted"
+    return outcome, (
+        f"if sampling cost nothing, DPO would still lead {span(free['separate'])}, because PPO trains a critic and "
+        f"asks a reward model too ({span(free['shared'])} where actor and critic share a body); sampling multiplies "
+        f"that by {gain.min():.1f} to {gain.max():.1f}, the more the fewer replies are decoded together"
+    )
+
+
+def span(values: pd.Series) -> str:
+    low, high = f"{values.min():.1f}", f"{values.max():.1f}"
+    return f"{low} times" if low == high else f"{low} to {high} times"
+
+
+def bounds(model: str = "llama-3-8b") -> pd.DataFrame:
+    """What bounds decoding and training, a row a case whose weights, keys and values a GPU can hold."""
+    arch, rows = architecture_of(model), []
+    for gpu, batch, length in product(TRAINED_ON, (1, 8, 64, 512), (256, 1024)):
+        held = 2 * arch.parameters() + batch * length * 2 * 2 * arch.layers * arch.keys
+        if held <= gpu_named(gpu).memory:
+            phases = estimate_throughput(model, "rloo", gpu=gpu, batch_size=batch, sequence_length=length).phases
+            names = ("rollout decoding", "policy forward", "backward", "optimizer")
+            rows.append({"gpu": gpu, "batch": batch, "length": length} | {name: phases[name].bound for name in names})
+    return pd.DataFrame(rows)
+
+
+def what_bounds() -> tuple[str, str]:
+    found = bounds()
+    decoding = found["rollout decoding"] == "bandwidth"
+    training = (found[["policy forward", "backward"]] == "arithmetic").all(axis=1)
+    outcome = (
+        "holds" if decoding.all() and training.all() else "holds in part" if any([*decoding, *training]) else "refuted"
+    )
+    step = "also" if (found["optimizer"] == "bandwidth").all() else "not always"
+    turns = {n: turning_batch(context=n) for n in (2, 256, 1024)}
+    return outcome, (
+        f"of {len(found)} cases on five GPUs, decoding is bound by bandwidth in {decoding.sum()}, passes with "
+        f"gradients by arithmetic in {training.sum()}; the optimiser's step is {step} bound by bandwidth; at 40% of an "
+        f"H100's arithmetic and 70% of its bandwidth decoding turns at {turns[2]} sequences of two tokens, at "
+        f"{turns[256]} of 256, and at {turns[1024] if turns[1024] < float('inf') else 'no number'} of 1,024"
+    )
+
+
+CLAIMS = [
+    ("S1: reported speeds and hours of four methods agree with one another and a roofline", reported_table, LESSON),
+    ("S2, its size: DPO trains 2-3 times as many tokens a second as PPO", lead_of_dpo, LESSON),
+    ("S2, its reason: because it never decodes", because_it_never_decodes, LESSON),
+    ("S3: decoding is bound by memory bandwidth, training by arithmetic", what_bounds, LESSON),
+]
