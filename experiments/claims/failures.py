@@ -34,7 +34,7 @@ def explosion() -> tuple[str, str]:
     kl = [f"{fmean(column(arm, 'kl')):.1f}" for arm in ("long", "long, ipo")]
     return outcome, (
         f"eight epochs against one: {fmean(growth):.1f} times the margin; KL {kl[0]} nats, IPO's {kl[1]}; replies "
-        f"that repeat themselves {repeats[0]} to {repeats[1]}, {'clearly more' if more else 'within the spread of seeds'}"
+        f"that repeat themselves {repeats[0]} to {repeats[1]}, {'clearly more' if more else 'not clearly more'}"
     )
 
 
