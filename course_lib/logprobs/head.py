@@ -70,8 +70,9 @@ class _LinearLogps(torch.autograd.Function):
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         # fp32, because half precision would round each chunk's share away as the sum grows
-        grad_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-        grad_bias = torch.zeros_like(grad_weight[:, 0])
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=wide) if needs_bias else None
         for start in range(0, len(hidden), ctx.chunk):
             here = slice(start, start + ctx.chunk)
             logits = _logits(hidden[here], weight, bias, ctx.softcap) if kept is None else kept

@@ -1,163 +1,13 @@
-"""What one pass through a piece of a model holds: each operation's output, and what its backward pass needs again.
+"""What one pass through a piece of a model holds, its operations written as their PyTorch code computes them.
 
-Stands beside the flow; arithmetic only. A `Tape` replays in bytes what autograd does with tensors: an output lives
-until its last use, what an operation saves lives until its backward, and gradients flow in the opposite order.
+Stands beside the flow; arithmetic only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-
-@dataclass(eq=False, slots=True)
-class Value:
-    """A tensor. `size` in bytes; `home` owns its storage where it is a view of another value."""
-
-    size: float
-    needs_grad: bool
-    width: int = 2  # bytes an element
-    home: Value | None = None
-
-    @property
-    def storage(self) -> Value:
-        return self.home or self
-
-
-@dataclass(eq=False, slots=True)
-class Operation:
-    inputs: tuple[Value, ...]
-    output: Value
-    saved: list[Value]
-    gradient: float  # bytes of weight gradients that its backward makes and leaves
-    scratch: tuple[float, float]  # bytes that live only inside the kernel, forward and backward
-    passes_on: bool  # its inputs' gradients are its output's, not copies
-    holds: tuple[Value, ...] = ()  # values that a Python variable keeps alive until here
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Bytes of one pass, without its input: all but `saved` and `gradients` are high-water marks.
-
-    `forward` and `backward` count the saved tensors in; `backward` counts the incoming gradient and the weight
-    gradients made on the way.
-    """
-
-    saved: float
-    forward: float
-    backward: float
-    gradients: float
-    output: float
-
-
-@dataclass
-class Tape:
-    """Operations in the order in which a forward pass runs them; `grad` tells whether autograd records."""
-
-    grad: bool
-    operations: list[Operation] = field(default_factory=list)
-
-    def run(
-        self,
-        size: float,
-        *inputs: Value,
-        width=2,
-        saves=(),
-        keeps=0.0,
-        gradient=0.0,
-        scratch=(0.0, 0.0),
-        passes_on=False,
-        holds=(),
-    ) -> Value:
-        """Append an operation with an output of `size` bytes; it saves its output if `saves` holds None.
-
-        `keeps` are further bytes that it makes and saves, such as the softmax's statistics.
-        """
-        needs_grad = self.grad and (gradient > 0 or any(v.needs_grad for v in inputs))
-        output = Value(size, needs_grad, width)
-        saved = [(output if v is None else v).storage for v in saves] if needs_grad else []
-        if keeps and needs_grad:
-            saved.append(Value(keeps, False))
-        elif keeps:
-            scratch = (scratch[0] + keeps, scratch[1])
-        gradient = gradient if needs_grad else 0.0
-        self.operations.append(Operation(inputs, output, saved, gradient, scratch, passes_on, holds))
-        return output
-
-    def cast(self, value: Value, width: int) -> Value:
-        """The value with `width` bytes an element: itself if it has them already."""
-        if value.width == width:
-            return value
-        return self.run(value.size * width / value.width, value, width=width)
-
-    def add(self, left: Value, right: Value) -> Value:
-        """The sum, in the wider of the two types."""
-        big = left if left.width >= right.width else right
-        return self.run(big.size, left, right, width=big.width, passes_on=True)
-
-    def measured(self, start: Value, end: Value) -> Pass:
-        """The high-water marks of the whole tape, from its input `start` to its output `end`."""
-        saved = {s for op in self.operations for s in op.saved}
-        held = sum(s.size for s in saved)
-        forward = self._forward(start, end, saved)
-        backward, gradients = self._backward(end, held) if end.needs_grad else (0.0, 0.0)
-        return Pass(held, forward, backward, gradients, end.size)
-
-    def _forward(self, start: Value, end: Value, saved: set[Value]) -> float:
-        last_use = {v.storage: i for i, op in enumerate(self.operations) for v in (op.output, *op.inputs, *op.holds)}
-        ends_at: dict[int, list[Value]] = {}
-        for value, i in last_use.items():
-            if value not in saved and value is not end and value is not start:
-                ends_at.setdefault(i, []).append(value)
-        live, peak, counted = start.size, start.size, {start}
-        for i, op in enumerate(self.operations):
-            for new in (op.output.storage, *op.saved):
-                live += 0.0 if new in counted else new.size
-                counted.add(new)
-            peak = max(peak, live + op.scratch[0])
-            live -= sum(v.size for v in ends_at.get(i, ()))
-        return peak
-
-    def _backward(self, end: Value, held: float) -> tuple[float, float]:
-        holders: dict[Value, int] = {}
-        for op in self.operations:
-            for value in op.saved:
-                holders[value] = holders.get(value, 0) + 1
-        buffers: dict[Value, list] = {end: [end.size, 1]}  # a gradient: bytes, and how many values share it
-        live, gradients = held + end.size, 0.0
-        peak = live
-
-        def release(buffer: list) -> float:
-            buffer[1] -= 1
-            return buffer[0] if buffer[1] == 0 else 0.0
-
-        for op in reversed(self.operations):
-            incoming = buffers.pop(op.output, None)
-            if incoming is None:
-                continue
-            made = []
-            for value in op.inputs:
-                if not value.needs_grad:
-                    continue
-                if op.passes_on and value.width == op.output.width:
-                    incoming[1] += 1
-                    made.append((value, incoming))
-                else:
-                    made.append((value, [value.size, 1]))
-                    live += value.size
-            live += op.gradient
-            gradients += op.gradient
-            peak = max(peak, live + op.scratch[1])
-            live -= release(incoming)
-            for value in op.saved:
-                holders[value] -= 1
-                live -= value.size if holders[value] == 0 else 0.0
-            for value, buffer in made:
-                if value in buffers:  # a sum of two gradients is a third tensor until both are gone
-                    peak = max(peak, live + value.size)
-                    live += value.size - release(buffers[value]) - release(buffer)
-                    buffer = [value.size, 1]
-                buffers[value] = buffer
-        return peak, gradients
+from course_lib.memory.tape import Pass, Tape, Value
 
 
 @dataclass(frozen=True)
@@ -229,6 +79,7 @@ class _Block:
     kind: Kind
     rows: int
     length: int
+    returned: list[Value] = field(default_factory=list)  # the attention weights, which the layer's code holds
 
     @property
     def tokens(self) -> int:
@@ -245,9 +96,10 @@ class _Block:
         normal = tape.run(wide.size, wide, root, width=4, saves=[wide, root], scratch=(0, wide.size))
         weight = self.kind.width * x.size / x.width / self.tokens / groups * self.kind.full
         late = self.arch.norm == "gemma"  # multiplies in fp32 and rounds afterwards
-        normal = normal if late else tape.cast(normal, x.width)
-        saves = [normal] if weight else []
-        out = tape.run(normal.size, normal, width=normal.width, saves=saves, gradient=weight, scratch=(0, normal.size))
+        scaled = normal if late else tape.cast(normal, x.width)
+        saves = [scaled] if weight else []
+        out = tape.run(scaled.size, scaled, width=scaled.width, saves=saves, gradient=weight, scratch=(0, scaled.size))
+        tape.hold(normal)
         return tape.cast(out, x.width)
 
     def linear(self, x: Value, wide_in: int, wide_out: int, tokens: int | None = None, head: bool = False) -> Value:
@@ -284,15 +136,19 @@ class _Block:
         arch, tape = self.arch, self.tape
         hidden, queries, keys = arch.hidden_size, arch.queries, arch.keys
         if arch.is_gpt2:
-            merged = self.linear(x, hidden, 3 * hidden)
-            q, k, v = (Value(merged.size / 3, merged.needs_grad, merged.width, merged) for _ in range(3))
-            tape.operations.append(Operation((merged,), q, [], 0.0, (0.0, 0.0), False))
-            return self.linear(self.mix(q, k, v), hidden, hidden)
-        q, k, v = (self.linear(x, hidden, width) for width in (queries, keys, keys))
-        if arch.qk_norm:
-            q, k = self.norm(q, arch.heads), self.norm(k, arch.kv_heads)
-        q, k = self.rotated(q), self.rotated(k)
-        return self.linear(self.mix(q, k, v), queries, hidden)
+            q, k, v = tape.split(self.linear(x, hidden, 3 * hidden), 3)
+        else:
+            q, k, v = (self.linear(x, hidden, width) for width in (queries, keys, keys))
+            if arch.qk_norm:
+                q, k = self.norm(q, arch.heads), self.norm(k, arch.kv_heads)
+            plain = q, k
+            q, k = self.rotated(q), self.rotated(k)
+            tape.hold(*plain)
+        mixed, *weights = self.mix(q, k, v)
+        out = self.linear(mixed, queries, hidden)
+        tape.hold(x, q, k, v, *weights)
+        self.returned = weights
+        return out
 
     def rotated(self, x: Value) -> Value:
         """Rotary positions: x cos + rotate(x) sin, where autograd saves only cos and sin."""
@@ -302,15 +158,16 @@ class _Block:
         turned = tape.run(x.size, x, width=x.width, scratch=(x.size / 2, x.size))
         return tape.add(cosine, tape.run(size, turned, width=width))
 
-    def mix(self, q: Value, k: Value, v: Value) -> Value:
+    def mix(self, q: Value, k: Value, v: Value) -> tuple[Value, ...]:
+        """The values' mixture and, where a tensor of them exists, the attention weights."""
         q, k, v = (self.tape.cast(x, self.kind.compute) for x in (q, k, v))
-        return self._eager(q, k, v) if self.kind.eager else self._flash(q, k, v)
+        return self._eager(q, k, v) if self.kind.eager else (self._flash(q, k, v),)
 
     def _flash(self, q: Value, k: Value, v: Value) -> Value:
         statistics = 4 * self.arch.heads * self.tokens
         return self.tape.run(q.size, q, k, v, width=q.width, saves=[q, k, v, None], keeps=statistics)
 
-    def _eager(self, q: Value, k: Value, v: Value) -> Value:
+    def _eager(self, q: Value, k: Value, v: Value) -> tuple[Value, Value]:
         tape, table = self.tape, self.arch.heads * self.tokens * self.length
         if self.arch.heads != self.arch.kv_heads and (self.arch.kv_heads, self.rows) != (1, 1):  # else a view does
             k, v = (tape.run(q.size, x, width=x.width) for x in (k, v))
@@ -320,18 +177,59 @@ class _Block:
         native = self.arch.is_gpt2 and self.kind.compute == self.kind.width  # its softmax is not in fp32
         wide = masked if native else tape.cast(masked, 4)
         weights = tape.cast(tape.run(wide.size, wide, width=wide.width, saves=[None]), q.width)
-        return tape.run(q.size, weights, v, width=q.width, saves=[weights, v])
+        tape.hold(masked)
+        return tape.run(q.size, weights, v, width=q.width, saves=[weights, v], holds=(k,)), weights
 
     def mlp(self, x: Value) -> Value:
-        arch, tape, hidden = self.arch, self.tape, self.arch.hidden_size
-        inner = arch.intermediate_size * arch.experts_per_token
-        if arch.is_gpt2:
-            return self.linear(self.gelu(self.linear(x, hidden, inner)), inner, hidden)
-        gate = self.linear(x, hidden, inner)
+        arch, tape, hidden, inner = self.arch, self.tape, self.arch.hidden_size, self.arch.intermediate_size
+        if arch.experts:
+            out = self.experts(x)
+        elif arch.is_gpt2:
+            out = self.linear(self.gelu(self.linear(x, hidden, inner)), inner, hidden)
+        else:
+            gate = self.linear(x, hidden, inner)
+            gated = tape.run(gate.size, gate, width=gate.width, saves=[gate])
+            out = self.linear(self.product(gated, self.linear(x, hidden, inner)), inner, hidden)
+        tape.hold(x, *self.returned)
+        return out
+
+    def product(self, left: Value, right: Value) -> Value:
+        return self.tape.run(left.size, left, right, width=left.width, saves=[left, right])
+
+    def experts(self, x: Value) -> Value:
+        """Each token goes through some of the experts: sorted by expert, multiplied in groups, sorted back."""
+        arch, tape, kind, hidden, inner = self.arch, self.tape, self.kind, self.arch.hidden_size, self.arch.intermediate_size
+        routed = self.tokens * arch.experts_per_token
+        share = self.routing(x)
+        chosen = tape.run(kind.width * routed * hidden, x, width=kind.width, keeps=8 * routed, scratch=(16 * routed, 0))
+        both = self.grouped(chosen, hidden, 2 * inner)
+        gate, up = tape.split(both, 2)
         gated = tape.run(gate.size, gate, width=gate.width, saves=[gate])
-        up = self.linear(x, hidden, inner)
-        product = tape.run(up.size, gated, up, width=up.width, saves=[gated, up])
-        return self.linear(product, inner, hidden)
+        out = self.grouped(self.product(gated, up), inner, hidden)
+        tape.hold(both)
+        weighted = tape.run(4 * routed * hidden, out, share, width=4, saves=[out, share], scratch=(0, 4 * routed * hidden))
+        back = tape.run(weighted.size, weighted, width=4, keeps=8 * routed)
+        tape.hold(weighted, out)
+        summed = tape.run(4 * self.tokens * hidden, back, width=4)
+        end = tape.cast(summed, kind.width)
+        tape.hold(chosen, back)
+        return end
+
+    def routing(self, x: Value) -> Value:
+        """The weights of each token's experts, fp32."""
+        arch, tape, kind = self.arch, self.tape, self.kind
+        size, routed = self.tokens * arch.experts, self.tokens * arch.experts_per_token
+        inner = tape.cast(x, kind.compute)
+        gradient = kind.width * arch.experts * arch.hidden_size * kind.full
+        logits = tape.run(kind.compute * size, inner, width=kind.compute, saves=[inner] if kind.full else [], gradient=gradient)
+        chances = tape.run(4 * size, tape.cast(logits, 4), width=4, saves=[None])
+        best = tape.run(4 * routed, chances, width=4, keeps=8 * routed)
+        return tape.run(4 * routed, best, width=4, saves=[best, None])
+
+    def grouped(self, x: Value, wide_in: int, wide_out: int) -> Value:
+        """One product for all experts, which autocast leaves alone."""
+        weight = self.kind.width * self.arch.experts * wide_in * wide_out * self.kind.full
+        return self.tape.run(x.size * wide_out / wide_in, x, width=x.width, saves=[x] if weight else [], gradient=weight)
 
     def gelu(self, x: Value) -> Value:
         """GPT-2's: 0.5 x (1 + tanh(a (x + b x^3))), step by step."""
@@ -344,18 +242,23 @@ class _Block:
         return tape.run(x.size, half, above, saves=[half, above], **same)
 
     def chunked_logps(self, hidden: Value, tokens: int) -> Value:
-        """Chunks of fp32 logits, made again in the backward pass, where the weight's gradient is summed in fp32."""
+        """Chunks of fp32 logits, made again in the backward pass, where the weight's gradient is summed in fp32.
+
+        While a chunk is made, Python variables hold the logits of the one before and their gradient.
+        """
         arch, kind = self.arch, self.kind
         narrow = kind.compute < 4
         chunk = min(tokens, max(1, CHUNK_BYTES // (4 * arch.vocab_size)))
-        logits, weight = 4 * chunk * arch.vocab_size, arch.vocab_size * arch.hidden_size
-        single, gradient = chunk == tokens, kind.width * weight * kind.full
+        logits, following = (4 * n * arch.vocab_size for n in (chunk, min(chunk, tokens - chunk)))
+        with_copy = 1.5 if narrow else 1  # of logits, or of their gradient, with the one in bf16
+        kept = logits * (chunk == tokens)
+        weight = arch.vocab_size * arch.hidden_size
+        gradient, share = kind.width * weight * kind.full, 2 * weight * (kind.full and narrow)
+        forward = max(2 * logits, logits + with_copy * following)
+        before = logits + logits / 2 if narrow else 2 * logits
+        loop = max(logits + with_copy * logits, before + with_copy * following, with_copy * logits + share)
+        backward = 4 * weight * kind.full + loop - kept - gradient
         inner = self.tape.cast(hidden, kind.compute)
         copy = 2 * weight * (kind.compute != kind.width)
-        rounded = logits / 2 if narrow else 0
-        forward = logits if single else 2 * logits + rounded
-        # fp32 sum and one chunk's product beside the logits, their gradient and its rounded copy
-        product = 2 * weight * (kind.full and narrow)
-        backward = 4 * weight + logits * (not single) + rounded + max(logits, product) - gradient
-        return self.tape.run(4 * tokens, inner, width=4, saves=[inner], keeps=copy + logits * single,
-                             gradient=gradient, scratch=(forward, max(0, backward)))  # fmt: skip
+        return self.tape.run(4 * tokens, inner, width=4, saves=[inner], keeps=copy + kept, gradient=gradient,
+                             scratch=(forward - kept, max(0, backward)))  # fmt: skip

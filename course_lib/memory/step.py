@@ -9,8 +9,9 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from course_lib.memory.architecture import Architecture
-from course_lib.memory.passes import Pass, head_pass, layer_pass
+from course_lib.memory.passes import head_pass, layer_pass
 from course_lib.memory.settings import ONLINE, Role, Settings
+from course_lib.memory.tape import Pass
 
 Parts = dict[tuple[str, str], float]  # bytes by (role, kind)
 
@@ -187,7 +188,7 @@ class Step:
     def _layers_backward(self, role: Role, run: Run, always: list[Parts]) -> None:
         """Kept activations shrink and gradients grow by the same step each layer, so the peak is at an end."""
         one, sharded = run.layer, self.settings.zero_stage >= 2
-        entry = run.entry if run.checkpointed else 0
+        entry = run.entry if run.checkpointed and not one.keeps_input else 0
         for behind in (0, run.layers - 1):  # layers whose backward is done
             kept = run.kept - (behind + 1) * run.kept_layer if behind == 0 else run.shared
             made = run.head.gradients + (behind + 1) * one.gradients
@@ -195,7 +196,7 @@ class Step:
                 made = run.head.gradients + one.gradients + self.states[role]["gradients"]
             working = one.backward - one.gradients + entry
             if run.checkpointed:
-                working = max(working, one.forward + one.output - one.gradients)
+                working = max(working, one.recompute - one.gradients)
             parts = {(role.name, "activations"): kept + working, (role.name, "gradients"): made}
             self._record("backward", *always, parts, self._gathered(role, layers=2))
 
