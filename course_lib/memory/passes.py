@@ -41,30 +41,24 @@ def layer_pass(arch, kind: Kind, rows: int, length: int, *, grad: bool, first: b
     return tape.measured(start, end)
 
 
-def head_pass(arch, kind: Kind, rows: int, length: int, scored: int, how: str, *, grad: bool) -> Pass:
+def head_pass(arch, kind: Kind, rows: int, length: int, scored: int, how: str, *, grad: bool, values=False) -> Pass:
     """The final norm, the output layer at `scored` tokens, and their log-probabilities.
 
-    `how` is "full" (all tokens' logits), "completion" (those of scored tokens), "chunked" (as
-    `course_lib.logprobs` does), "score" (one number a sequence) or "values" (one a token).
+    `how` is "loss" (transformers' own, of all tokens' logits), "full" (all tokens' logits), "completion" (those of
+    scored tokens), "chunked" (as `course_lib.logprobs` does), "score" (one number a sequence) or "values" (one a
+    token). With `values` a value head reads the hidden states too.
     """
     tape, tokens = Tape(grad), rows * length
     start = Value(kind.width * tokens * arch.hidden_size, grad, kind.width)
     block = _Block(tape, arch, kind, rows, length)
     hidden = block.norm(start)
     if how in ("score", "values"):
-        count = rows if how == "score" else tokens
-        last = tape.run(hidden.size * count / tokens, hidden, width=hidden.width) if how == "score" else hidden
-        gradient = kind.width * arch.hidden_size * kind.trained
-        return tape.measured(start, tape.run(4 * count, last, width=4, saves=[last], gradient=gradient))
-    if how != "full":
-        hidden = tape.run(hidden.size * scored / tokens, hidden, width=hidden.width)
-    count = tokens if how == "full" else scored
-    if how == "chunked":
-        return tape.measured(start, block.chunked_logps(hidden, count))
-    logits = block.linear(hidden, arch.hidden_size, arch.vocab_size, count, head=True)
-    wide = tape.cast(logits, 4)
-    logps = tape.run(wide.size, wide, width=4, saves=[None], holds=(logits,))
-    return tape.measured(start, tape.run(4 * count, logps, width=4))
+        return tape.measured(start, block.number(hidden, rows if how == "score" else tokens))
+    logps = block.chunked_logps(hidden, scored) if how == "chunked" else block.logps(hidden, scored, how)
+    if values:
+        number = block.number(hidden, tokens)
+        logps = tape.run(4, logps, tape.run(4, number, width=4), width=4)
+    return tape.measured(start, logps)
 
 
 CHUNK_BYTES = 64 * 2**20  # of fp32 logits, as in course_lib.logprobs.head
@@ -116,7 +110,10 @@ class _Block:
                        gradient=gradient, scratch=scratch)  # fmt: skip
         if quantized:
             out = tape.cast(out, x.width)
-        return out if head or not kind.lora_rank else self._adapted(x, out, wide_in, wide_out)
+        if kind.lora_rank and not head:
+            out = self._adapted(x, out, wide_in, wide_out)
+        tape.hold(x)
+        return out
 
     def _adapted(self, x: Value, out: Value, wide_in: int, wide_out: int) -> Value:
         tape, rank = self.tape, self.kind.lora_rank
@@ -136,7 +133,8 @@ class _Block:
         arch, tape = self.arch, self.tape
         hidden, queries, keys = arch.hidden_size, arch.queries, arch.keys
         if arch.is_gpt2:
-            q, k, v = tape.split(self.linear(x, hidden, 3 * hidden), 3)
+            merged = self.linear(x, hidden, 3 * hidden)
+            q, k, v = tape.views(merged, *3 * [merged.size / 3])
         else:
             q, k, v = (self.linear(x, hidden, width) for width in (queries, keys, keys))
             if arch.qk_norm:
@@ -203,7 +201,7 @@ class _Block:
         share = self.routing(x)
         chosen = tape.run(kind.width * routed * hidden, x, width=kind.width, keeps=8 * routed, scratch=(16 * routed, 0))
         both = self.grouped(chosen, hidden, 2 * inner)
-        gate, up = tape.split(both, 2)
+        gate, up = tape.views(both, both.size / 2, both.size / 2)
         gated = tape.run(gate.size, gate, width=gate.width, saves=[gate])
         out = self.grouped(self.product(gated, up), inner, hidden)
         tape.hold(both)
@@ -241,11 +239,40 @@ class _Block:
         above = tape.run(x.size, curve, passes_on=True, **same)
         return tape.run(x.size, half, above, saves=[half, above], **same)
 
+    def number(self, hidden: Value, count: int) -> Value:
+        """One fp32 number for each of `count` tokens, from a head without bias that is trained also beside adapters."""
+        tape, kind = self.tape, self.kind
+        if count < self.tokens:
+            hidden = tape.run(hidden.size * count / self.tokens, hidden, width=hidden.width)
+        inner = tape.cast(hidden, kind.compute)
+        gradient = kind.width * self.arch.hidden_size * kind.trained
+        found = tape.run(kind.compute * count, inner, width=kind.compute, saves=[inner], gradient=gradient)
+        return tape.cast(found, 4)
+
+    def logps(self, hidden: Value, scored: int, how: str) -> Value:
+        """By way of logits, of which those of each row's last token are made in vain and cut off."""
+        tape, arch = self.tape, self.arch
+        count = scored + self.rows if how == "completion" else self.tokens
+        if count < self.tokens and self.rows > 1:
+            hidden = tape.run(hidden.size * count / self.tokens, hidden, width=hidden.width)
+        elif count < self.tokens:
+            (hidden,) = tape.views(hidden, hidden.size * count / self.tokens)
+        logits = self.linear(hidden, arch.hidden_size, arch.vocab_size, count, head=True)
+        used = logits
+        if how != "loss":
+            (used,) = tape.views(logits, logits.size * (1 - self.rows / count))
+        wide = tape.cast(used, 4)
+        logps = tape.run(wide.size, wide, width=4, saves=[None], holds=(logits,))
+        if how == "loss":
+            tape.hold(hidden)
+        return tape.run(logps.size / arch.vocab_size, logps, width=4)
+
     def chunked_logps(self, hidden: Value, tokens: int) -> Value:
         """Chunks of fp32 logits, made again in the backward pass, where the weight's gradient is summed in fp32.
 
         While a chunk is made, Python variables hold the logits of the one before and their gradient.
         """
+        hidden = self.tape.run(hidden.size * tokens / self.tokens, hidden, width=hidden.width)
         arch, kind = self.arch, self.kind
         narrow = kind.compute < 4
         chunk = min(tokens, max(1, CHUNK_BYTES // (4 * arch.vocab_size)))

@@ -87,6 +87,11 @@ class Settings:
         return self.reference or ("adapter-off" if self.lora_rank else "copy")
 
     @property
+    def shared_critic(self) -> bool:
+        """Whether the actor carries a value head."""
+        return self.algorithm == "ppo" and self.critic == "shared"
+
+    @property
     def rows(self) -> int:
         """Sequences that go through the policy together."""
         return self.batch_size * (2 if self.algorithm in PAIRWISE else 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from course_lib.memory.architecture import Architecture
 from course_lib.memory.passes import head_pass, layer_pass
 from course_lib.memory.settings import ONLINE, Role, Settings
+from course_lib.memory.states import trained_weights
 from course_lib.memory.tape import Pass
 
 Parts = dict[tuple[str, str], float]  # bytes by (role, kind)
@@ -28,6 +29,7 @@ class Run:
     shared: float  # rotary tables
     checkpointed: bool
     entry: float  # bytes of a layer's input
+    embedded: float  # bytes of the embeddings, which a variable of the model's code holds, where nothing else does
     copies: float  # bf16 copies of weights that autocast keeps until the forward passes end, though no layer does
 
     @property
@@ -85,19 +87,25 @@ class Step:
         kind = s.kind(role.trained)
         kind = replace(kind, trained=grad, lora_rank=kind.lora_rank if adapters else None)
         how = s.logits if role.head == "lm" else "values" if role.name == "critic" else "score"
+        if s.algorithm == "sft" and how == "full":
+            how = "loss"
         size = (s.rows, s.sequence_length)
         checkpointed = grad and s.gradient_checkpointing
         first = grad and s.lora_rank is not None and not checkpointed
+        entry = kind.width * self.tokens * arch.hidden_size
+        layer = layer_pass(arch, kind, *size, grad=grad)
+        held_anyway = not arch.is_gpt2 and (checkpointed or layer.keeps_input or arch.layers == 1)
         cached = checkpointed and kind.full and kind.compute != kind.width
         return Run(
             arch.layers,
-            layer_pass(arch, kind, *size, grad=grad),
+            layer,
             layer_pass(arch, kind, *size, grad=grad, first=first),
             layer_pass(arch, kind, *size, grad=False),
-            head_pass(arch, kind, *size, s.scored, how, grad=grad),
+            head_pass(arch, kind, *size, s.scored, how, grad=grad, values=s.shared_critic and role.trained),
             0 if arch.is_gpt2 else 2 * kind.width * arch.head_size * s.sequence_length,
             checkpointed,
-            kind.width * self.tokens * arch.hidden_size,
+            entry,
+            0 if held_anyway else entry,
             2 * sum(w.elements for w in arch.layer_weights() if w.linear) * arch.layers * cached,
         )
 
@@ -137,6 +145,7 @@ class Step:
         rest = [self._resting(), held, also or {}]
         own = run.recorded
         before = (run.kept - run.kept_layer) if own else run.shared
+        before += run.embedded
         layer = {(name, "activations"): before + (run.unrecorded if run.checkpointed else run.layer).forward}
         self._record(phase, *rest, layer, self._gathered(role, layers=2))
         head = {(name, "activations"): run.kept if own else run.shared, (name, "logits"): run.head.forward}
@@ -211,12 +220,10 @@ class Step:
         """The step itself; unfused, its intermediates: of all weights at once (torch), or of one tensor at a time."""
         s = self.settings
         scratch: Parts = {}
-        for role in self.trained if not s.fused else ():
-            sizes = [w.elements for w in self.arch.weights(role.head)]
-            if s.optimizer == "adamw":
-                scratch[role.name, "optimizer"] = self.states[role]["optimizer"] / 2
-            elif s.optimizer != "adamw-8bit" and not s.lora_rank:
-                scratch[role.name, "optimizer"] = 12 * max(sizes) / (s.gpus if s.zero_stage else 1)
-        if s.optimizer != "adamw" and scratch:  # one tensor after another: the largest counts
-            scratch = dict([max(scratch.items(), key=lambda item: item[1])])
+        if not s.fused and s.optimizer == "adamw":
+            scratch = {(role.name, "optimizer"): self.states[role]["optimizer"] / 2 for role in self.trained}
+        elif not s.fused and s.optimizer != "adamw-8bit":
+            sizes = {role: max(w.elements for w in trained_weights(self.arch, role, s)) for role in self.trained}
+            role = max(sizes, key=sizes.get)
+            scratch[role.name, "optimizer"] = 12 * sizes[role] / (s.gpus if s.zero_stage else 1)
         self._record("optimizer", self._resting(gradients=True), scratch)

@@ -97,11 +97,11 @@ class Tape:
         big = left if left.width >= right.width else right
         return self.run(big.size, left, right, width=big.width, passes_on=True)
 
-    def split(self, value: Value, parts: int) -> tuple[Value, ...]:
-        """Views of equal parts, whose gradients are put together into one."""
-        views = tuple(Value(value.size / parts, value.needs_grad, value.width, value.storage) for _ in range(parts))
-        self.operations.append(Operation((value,), views, []))
-        return views
+    def views(self, value: Value, *sizes: float) -> tuple[Value, ...]:
+        """Parts of a value, without a copy; their gradients are put together into one of the value's size."""
+        parts = tuple(Value(size, value.needs_grad, value.width, value.storage) for size in sizes)
+        self.operations.append(Operation((value,), parts, []))
+        return parts
 
     def hold(self, *values: Value) -> None:
         """Python variables keep these alive until the last operation so far."""
