@@ -162,8 +162,9 @@ class Pipeline:
         self.ids = torch.zeros(s.rows, s.sequence_length, dtype=torch.long)
         if s.algorithm in ONLINE:
             self.rollout()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=s.precision == "autocast"):
-            loss, kept = self.scored() if s.algorithm in ONLINE else self.compared()
+            self.scoring()
+        with self.autocast():
+            loss, kept = self.online_loss() if s.algorithm in ONLINE else self.offline_loss()
         with phase("backward"):
             loss.backward()
         del loss, kept
@@ -171,7 +172,7 @@ class Pipeline:
         with phase("optimizer"):
             self.adam.step()
 
-    def compared(self):
+    def offline_loss(self):
         """The loss of a method without samples, and what its training loop keeps of the model's output."""
         s, kept = self.settings, None
         ref = self.reference_logps() if s.reference_order == "before" else None
@@ -187,21 +188,30 @@ class Pipeline:
             ref = self.reference_logps()
         return (-logps if ref is None else -F.logsigmoid(logps - ref)).mean(), kept
 
-    def scored(self):
-        """The loss of an online method after all models have read the samples."""
-        with torch.no_grad(), self.tracker.phase("scoring"):
-            old = self.logps(self.policy)
-            ref = self.reference_logps()
+    @torch.no_grad()
+    def scoring(self) -> None:
+        """All models read the samples. Autocast would keep copies of the weights without a gradient: one context each."""
+        with self.tracker.phase("scoring"):
+            with self.autocast():
+                self.old = self.logps(self.policy)
+            with self.autocast():
+                self.ref = self.reference_logps()
             for model in (self.critic, self.reward):
-                if model is not None:
-                    _head(model, _hidden(model, self.ids)).float()
+                with self.autocast():
+                    model is None or _head(model, _hidden(model, self.ids)).float()
+
+    def online_loss(self):
+        """The loss on the samples, and nothing else that is kept."""
         with self.tracker.phase("policy forward"):
             logps, values = self.logps_and_values()
         if self.critic is not None:
             with self.tracker.phase("critic forward"):
                 values = _head(self.critic, _hidden(self.critic, self.ids)).float().squeeze(-1)
-        loss = ((logps - old).exp() - (0 if ref is None else ref[:, None])).mean()
+        loss = ((logps - self.old).exp() - (0 if self.ref is None else self.ref[:, None])).mean()
         return loss if values is None else loss + (values**2).mean(), None
+
+    def autocast(self):
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.settings.precision == "autocast")
 
     def logps_and_values(self):
         if self.value_head is None:
@@ -222,7 +232,7 @@ class Pipeline:
     def rollout(self) -> None:
         """The last token of the samples: all keys and values are there, and one more token is drawn."""
         self.policy.eval()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.settings.precision == "autocast"):
+        with self.autocast():
             cache = DynamicCache(config=self.config)
             self.policy(input_ids=self.ids[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
             with self.tracker.phase("rollout"):

@@ -38,6 +38,7 @@ def layer_pass(arch, kind: Kind, rows: int, length: int, *, grad: bool, first: b
     block = _Block(tape, arch, kind, rows, length)
     attended = tape.add(start, block.attention(block.norm(start)))
     end = tape.add(attended, block.mlp(block.norm(attended)))
+    tape.hold(start)
     return tape.measured(start, end)
 
 
@@ -73,7 +74,7 @@ class _Block:
     kind: Kind
     rows: int
     length: int
-    returned: list[Value] = field(default_factory=list)  # the attention weights, which the layer's code holds
+    returned: list[Value] = field(default_factory=list)  # by attention, held in the layer's variables
 
     @property
     def tokens(self) -> int:
@@ -98,16 +99,18 @@ class _Block:
 
     def linear(self, x: Value, wide_in: int, wide_out: int, tokens: int | None = None, head: bool = False) -> Value:
         kind, tape, tokens = self.kind, self.tape, tokens or self.tokens
-        trained = kind.full
         quantized = kind.quantized and not head
         compute = 2 if quantized else kind.compute
-        copied = 2 * wide_in * wide_out * (quantized or kind.compute != kind.width)
-        gradient = kind.width * wide_in * wide_out * trained
+        unpacked = 2 * wide_in * wide_out * quantized
+        gradient = kind.width * wide_in * wide_out * kind.full
+        inputs = []
+        if compute != kind.width and not quantized:
+            inputs.append(tape.run(compute * wide_in * wide_out, width=compute, gradient=gradient))
+            gradient = 0.0
         inner = tape.cast(x, compute)
-        kept = copied if not quantized else 0
-        scratch = (0, copied if trained else 0) if not quantized else (copied, copied)
-        out = tape.run(compute * tokens * wide_out, inner, width=compute, saves=[inner] if trained else [], keeps=kept,
-                       gradient=gradient, scratch=scratch)  # fmt: skip
+        saves = [*inputs, *([inner] if kind.full else [])]
+        out = tape.run(compute * tokens * wide_out, inner, *inputs, width=compute, saves=saves, gradient=gradient,
+                       scratch=(unpacked, unpacked))  # fmt: skip
         if quantized:
             out = tape.cast(out, x.width)
         if kind.lora_rank and not head:
@@ -127,7 +130,9 @@ class _Block:
             compute * self.tokens * wide_out, down, width=compute, saves=[down], gradient=stored * rank * wide_out
         )
         scaled = tape.run(up.size, up, width=compute)
-        return tape.cast(tape.add(out, scaled), out.width)
+        both = tape.add(out, scaled)
+        tape.hold(narrow)
+        return tape.cast(both, out.width)
 
     def attention(self, x: Value) -> Value:
         arch, tape = self.arch, self.tape
@@ -145,7 +150,7 @@ class _Block:
         mixed, *weights = self.mix(q, k, v)
         out = self.linear(mixed, queries, hidden)
         tape.hold(x, q, k, v, *weights)
-        self.returned = weights
+        self.returned = [*weights, out] if arch.is_gpt2 else weights
         return out
 
     def rotated(self, x: Value) -> Value:

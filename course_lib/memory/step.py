@@ -29,6 +29,7 @@ class Run:
     shared: float  # rotary tables
     checkpointed: bool
     entry: float  # bytes of a layer's input
+    mask: float  # which layers in eager attention share: all pairs of positions of each row
     embedded: float  # bytes of the embeddings, which a variable of the model's code holds, where nothing else does
     copies: float  # bf16 copies of weights that autocast keeps until the forward passes end, though no layer does
 
@@ -40,11 +41,16 @@ class Run:
     def kept(self) -> float:
         """Activations that wait for the backward pass, without the head's."""
         first = self.entry if self.checkpointed else self.first.saved
-        return self.shared + first + (self.layers - 1) * self.kept_layer
+        return self.always + first + (self.layers - 1) * self.kept_layer
+
+    @property
+    def always(self) -> float:
+        """What all layers share, and the backward pass needs to its end."""
+        return self.shared + self.mask * self.checkpointed
 
     @property
     def recorded(self) -> bool:
-        return self.kept > self.shared
+        return self.layer.backward > 0
 
 
 class Step:
@@ -105,6 +111,7 @@ class Step:
             0 if arch.is_gpt2 else 2 * kind.width * arch.head_size * s.sequence_length,
             checkpointed,
             entry,
+            kind.width * self.tokens * s.sequence_length * kind.eager,
             0 if held_anyway else entry,
             2 * sum(w.elements for w in arch.layer_weights() if w.linear) * arch.layers * cached,
         )
@@ -145,7 +152,7 @@ class Step:
         rest = [self._resting(), held, also or {}]
         own = run.recorded
         before = (run.kept - run.kept_layer) if own else run.shared
-        before += run.embedded
+        before += run.embedded + run.mask * (not (own and run.checkpointed))
         layer = {(name, "activations"): before + (run.unrecorded if run.checkpointed else run.layer).forward}
         self._record(phase, *rest, layer, self._gathered(role, layers=2))
         head = {(name, "activations"): run.kept if own else run.shared, (name, "logits"): run.head.forward}
@@ -196,16 +203,17 @@ class Step:
 
     def _layers_backward(self, role: Role, run: Run, always: list[Parts]) -> None:
         """Kept activations shrink and gradients grow by the same step each layer, so the peak is at an end."""
-        one, sharded = run.layer, self.settings.zero_stage >= 2
-        entry = run.entry if run.checkpointed and not one.keeps_input else 0
-        for behind in (0, run.layers - 1):  # layers whose backward is done
-            kept = run.kept - (behind + 1) * run.kept_layer if behind == 0 else run.shared
+        sharded = self.settings.zero_stage >= 2
+        for behind in {0, run.layers - 1}:  # layers whose backward is done
+            last = behind == run.layers - 1
+            one, kept = (run.first, run.always) if last else (run.layer, run.kept - run.kept_layer)
             made = run.head.gradients + (behind + 1) * one.gradients
             if sharded:
                 made = run.head.gradients + one.gradients + self.states[role]["gradients"]
-            working = one.backward - one.gradients + entry
+            working = one.backward - one.gradients
             if run.checkpointed:
-                working = max(working, one.recompute - one.gradients)
+                entry = 0 if one.keeps_input else run.entry
+                working = max(working + entry, one.recompute - one.gradients)
             parts = {(role.name, "activations"): kept + working, (role.name, "gradients"): made}
             self._record("backward", *always, parts, self._gathered(role, layers=2))
 

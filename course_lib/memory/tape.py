@@ -36,11 +36,11 @@ class Operation:
 
 @dataclass(frozen=True)
 class Pass:
-    """Bytes of one pass: all but `saved`, `gradients` and `output` are high-water marks.
+    """Bytes of one pass: all but `saved` and `gradients` are high-water marks.
 
     `forward`, `recompute` (a forward pass that stops where nothing is left to save, as checkpointing does) and
-    `backward` count input and saved tensors in; the last two count the incoming gradient, and `backward` the weight
-    gradients made on the way. `keeps_input`: the input is among the saved tensors.
+    `backward` count saved tensors in, the first two the input and the last two gradients, those of weights too.
+    `keeps_input`: the input is among the saved tensors.
     """
 
     saved: float
@@ -48,7 +48,6 @@ class Pass:
     recompute: float
     backward: float
     gradients: float
-    output: float
     keeps_input: bool
 
 
@@ -113,12 +112,12 @@ class Tape:
         held = sum(s.size for s in saved)
         last = max((i for i, op in enumerate(self.operations) if op.saved), default=-1)
         forward, recompute = self._forward(start, end, saved, last)
-        backward, gradients = self._backward(end, held) if end.needs_grad else (0.0, 0.0)
-        return Pass(held, forward, recompute + end.size, backward, gradients, end.size, start in saved)
+        backward, waiting, gradients = self._backward(end, held, last) if end.needs_grad else (0.0, 0.0, 0.0)
+        return Pass(held, forward, recompute + waiting, backward, gradients, start in saved)
 
     def _forward(self, start: Value, end: Value, saved: set[Value], last: int) -> tuple[float, float]:
         """The high-water mark, and that up to operation `last`, whose output is made only if it is saved."""
-        ends_at = self._last_uses(saved | {start, end})
+        ends_at = self._last_uses(saved | {end})
         live = peak = recompute = start.size
         counted = {start}
         for i, op in enumerate(self.operations):
@@ -142,16 +141,21 @@ class Tape:
                 ends_at.setdefault(i, []).append(value)
         return ends_at
 
-    def _backward(self, end: Value, held: float) -> tuple[float, float]:
-        """The high-water mark and the weight gradients that stay."""
+    def _backward(self, end: Value, held: float, last: int) -> tuple[float, float, float]:
+        """The high-water mark, the gradients there are when operation `last` asks for what it saved, and those that stay.
+
+        The gradients that stay are those of weights.
+        """
         holders: dict[Value, int] = {}
         for op in self.operations:
             for value in op.saved:
                 holders[value] = holders.get(value, 0) + 1
         buffers: dict[Value, list] = {end: [end.size, 1]}  # a gradient: bytes, and how many values share it
         live, gradients = held + end.size, 0.0
-        peak = live
-        for op in reversed(self.operations):
+        peak, waiting = live, end.size
+        for i, op in reversed(list(enumerate(self.operations))):
+            if i == last:
+                waiting = live - held
             incoming = [buffers.pop(v) for v in op.outputs if v in buffers]
             if not incoming:
                 continue
@@ -178,7 +182,7 @@ class Tape:
                     live += value.size - _released([buffers[value], buffer])
                     buffer = [value.size, 1]
                 buffers[value] = buffer
-        return peak, gradients
+        return peak, waiting, gradients
 
 
 def _released(buffers: Iterable[list]) -> float:
