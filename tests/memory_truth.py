@@ -85,6 +85,13 @@ def measure_step(config, algorithm: str, *, fake=True, **options) -> Truth:
     return Truth(states, tracker.phases[phase], phase, dict(tracker.phases))
 
 
+def measure_trainer(build_model, train) -> int:
+    """The most bytes that `train(model)`, a run of a real trainer, holds at once, its model and reference included."""
+    with MemoryTracker() as tracker:
+        train(build_model())
+    return tracker.peak
+
+
 class Pipeline:
     """The models of an algorithm, and one step of its training."""
 

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from memory_truth import measure_step
+from memory_truth import measure_step, measure_trainer
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -19,12 +23,14 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
 )
 
 from course_lib import estimate_memory
 from course_lib.memory import ARCHITECTURES, GB, architecture_of
+from course_lib.trainers import KTOTrainer, PreferenceTrainer, RewardTrainer, SFTTrainer
 
 ROOT = Path(__file__).parent.parent
 LLAMA_3_8B = ARCHITECTURES["llama-3-8b"]
@@ -205,6 +211,66 @@ def test_the_tracker_sees_the_same_with_and_without_data():
     fake, real = (measure_step(LlamaConfig(**SMALL), "dpo", fake=fake, **options) for fake in (True, False))
     assert fake.states == real.states
     assert fake.peak == pytest.approx(real.peak, rel=2e-3)
+
+
+PROMPT, COMPLETION = 40, 23  # words; the end-of-sequence token is one more
+TRAINERS = {
+    "sft": (SFTTrainer, "sft", {}, {}),
+    "dpo, a copy": (PreferenceTrainer, "dpo", {"reference": "copy"}, {}),
+    "dpo, adapters off": (PreferenceTrainer, "dpo", {"reference": "adapter-off"}, {"lora_rank": 8}),
+    "dpo, precomputed": (PreferenceTrainer, "dpo", {"reference": "precomputed"}, {}),
+    "simpo": (PreferenceTrainer, "simpo", {"loss": "simpo"}, {}),
+    "kto, a copy": (KTOTrainer, "kto", {"reference": "copy"}, {"reference_order": "before"}),
+    "reward": (RewardTrainer, "reward", {}, {}),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "autocast"])
+@pytest.mark.parametrize("name", TRAINERS)
+def test_the_courses_trainers_need_what_is_estimated(name, precision):
+    trainer, algorithm, arguments, options = TRAINERS[name]
+    config = LlamaConfig(**SMALL, pad_token_id=0)
+    given = {"batch_size": 4, "mixed_precision": "bf16" if precision == "autocast" else "no", "progress": False}
+    if trainer is PreferenceTrainer:
+        given["share_prompt"] = False
+
+    def build():
+        config.num_labels = 1
+        auto = AutoModelForSequenceClassification if algorithm == "reward" else AutoModelForCausalLM
+        model = auto.from_config(config)
+        lora = LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM")
+        return get_peft_model(model, lora) if "lora_rank" in options else model
+
+    def train(model):
+        trainer(model, words(), records(algorithm), trainer.config_class(**given), **arguments).train()
+
+    reference = {k: v for k, v in arguments.items() if k == "reference"}
+    found = estimate_memory(config, algorithm, **options, **reference, precision=precision, optimizer="adamw",
+                            logits="chunked", batch_size=4, sequence_length=PROMPT + COMPLETION + 1,
+                            completion_length=COMPLETION + 1)  # fmt: skip
+    assert found.peak == pytest.approx(measure_trainer(build, train), rel=0.05)
+
+
+def words() -> PreTrainedTokenizerFast:
+    """A tokenizer for which each word is a token."""
+    vocabulary = {"<pad>": 0, "<eos>": 1} | {f"w{i}": i for i in range(2, SMALL["vocab_size"])}
+    core = Tokenizer(WordLevel(vocabulary, unk_token="<pad>"))
+    core.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>")
+
+
+def records(algorithm: str) -> list[dict]:
+    """Two batches of rows of one length."""
+    def text(start, count):
+        return " ".join(f"w{2 + (start + i) % 1900}" for i in range(count))
+
+    rows = []
+    for i in range(8):
+        row = {"prompt": text(i, PROMPT) + " "}
+        one, other = text(50 + i, COMPLETION), text(90 + i, COMPLETION)
+        kinds = {"sft": {"completion": one}, "kto": {"completion": one, "label": i % 2 == 0}}
+        rows.append(row | kinds.get(algorithm, {"chosen": one, "rejected": other}))
+    return rows
 
 
 def random_setting(seed: int):
