@@ -55,7 +55,7 @@ def vram(options: dict) -> int:
     from course_lib.memory import estimate_memory
 
     as_json, _ = options.pop("json"), options.pop("command")
-    found = estimate_memory(_model(options.pop("model")), options.pop("algorithm"), **options)
+    found = estimate_memory(options.pop("model"), options.pop("algorithm"), **options)
     print(json.dumps(found.to_dict(), indent=2) if as_json else found)
     return 0
 
@@ -77,14 +77,6 @@ def _add_memory_options(parser: argparse.ArgumentParser) -> None:
         else:
             option |= {"type": int, "metavar": "N"}
         parser.add_argument("--" + field.name.replace("_", "-"), **option)
-
-
-def _model(text: str) -> str | float:
-    """A number of parameters where the text is one, else a name."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def course_folder() -> Path | None:

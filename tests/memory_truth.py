@@ -197,7 +197,7 @@ class Pipeline:
 
     @torch.no_grad()
     def scoring(self) -> None:
-        """All models read the samples. Autocast would keep copies of the weights without a gradient: one context each."""
+        """All models read the samples, each in an autocast of its own, whose copies of weights have no gradients."""
         with self.tracker.phase("scoring"):
             with self.autocast():
                 self.old = self.logps(self.policy)
@@ -259,14 +259,15 @@ class Pipeline:
         return self.of_logits(model(input_ids=self.ids, use_cache=False, **keep).logits)
 
     def logps_of(self, hidden, model=None):
-        weight_of = _base(model or self.policy).lm_head
+        head = _base(model or self.policy).lm_head
         if self.settings.logits != "chunked":
-            return self.of_logits(weight_of(hidden if self.settings.logits == "full" else hidden[:, -self.completion - 1 :]))
+            first = -self.completion - 1 if self.settings.logits == "completion" else 0
+            return self.of_logits(head(hidden[:, first:]))
         places = torch.arange(-self.completion - 1, -1) % self.settings.sequence_length
         scored = (torch.arange(self.settings.rows)[:, None] * self.settings.sequence_length + places).flatten()
         hidden = hidden.flatten(0, 1).index_select(0, scored)
         targets = self.ids.flatten().index_select(0, scored)
-        return linear_logps(hidden, weight_of.weight, targets).view(self.settings.rows, -1)
+        return linear_logps(hidden, head.weight, targets).view(self.settings.rows, -1)
 
     def of_logits(self, logits):
         targets = self.ids[:, 1 - logits.shape[1] :, None]

@@ -98,39 +98,36 @@ class _Block:
         return tape.cast(out, x.width)
 
     def linear(self, x: Value, wide_in: int, wide_out: int, tokens: int | None = None, head: bool = False) -> Value:
-        kind, tape, tokens = self.kind, self.tape, tokens or self.tokens
-        quantized = kind.quantized and not head
-        compute = 2 if quantized else kind.compute
-        unpacked = 2 * wide_in * wide_out * quantized
-        gradient = kind.width * wide_in * wide_out * kind.full
-        inputs = []
-        if compute != kind.width and not quantized:
-            inputs.append(tape.run(compute * wide_in * wide_out, width=compute, gradient=gradient))
-            gradient = 0.0
-        inner = tape.cast(x, compute)
-        saves = [*inputs, *([inner] if kind.full else [])]
-        out = tape.run(compute * tokens * wide_out, inner, *inputs, width=compute, saves=saves, gradient=gradient,
-                       scratch=(unpacked, unpacked))  # fmt: skip
-        if quantized:
-            out = tape.cast(out, x.width)
+        kind, shape = self.kind, (wide_in, wide_out)
+        if kind.quantized and not head:
+            unpacked = 2 * wide_in * wide_out
+            out = self.tape.run(2 * self.tokens * wide_out, self.tape.cast(x, 2), scratch=(unpacked, unpacked))
+            out = self.tape.cast(out, x.width)
+        else:
+            out = self.times(x, shape, tokens or self.tokens, kind.width, kind.compute, kind.full)
         if kind.lora_rank and not head:
-            out = self._adapted(x, out, wide_in, wide_out)
-        tape.hold(x)
+            out = self.adapted(x, out, *shape)
+        self.tape.hold(x)
         return out
 
-    def _adapted(self, x: Value, out: Value, wide_in: int, wide_out: int) -> Value:
-        tape, rank = self.tape, self.kind.lora_rank
-        stored = self.kind.adapter_width
-        compute = self.kind.compute if self.kind.compute != self.kind.width else stored
-        narrow = tape.cast(tape.cast(x, stored), compute)
-        down = tape.run(
-            compute * self.tokens * rank, narrow, width=compute, saves=[narrow], gradient=stored * rank * wide_in
-        )
-        up = tape.run(
-            compute * self.tokens * wide_out, down, width=compute, saves=[down], gradient=stored * rank * wide_out
-        )
-        scaled = tape.run(up.size, up, width=compute)
-        both = tape.add(out, scaled)
+    def times(self, x: Value, shape: tuple[int, int], tokens: int, stored: int, compute: int, trained: bool) -> Value:
+        """x times a weight of `stored` bytes an element, of which autocast makes a copy with `compute` bytes."""
+        tape, elements = self.tape, shape[0] * shape[1]
+        gradient, copies = stored * elements * trained, []
+        if stored != compute:
+            copies, gradient = [tape.run(compute * elements, width=compute, gradient=gradient)], 0
+        inner = tape.cast(x, compute)
+        saves = [*copies, inner] if trained else copies
+        return tape.run(compute * tokens * shape[1], inner, *copies, width=compute, saves=saves, gradient=gradient)
+
+    def adapted(self, x: Value, out: Value, wide_in: int, wide_out: int) -> Value:
+        """The output of a linear layer, and what its adapter adds: two products in the adapter's own type."""
+        tape, kind, rank, stored = self.tape, self.kind, self.kind.lora_rank, self.kind.adapter_width
+        compute = kind.compute if kind.compute != kind.width else stored
+        narrow = tape.cast(x, stored)
+        down = self.times(narrow, (wide_in, rank), self.tokens, stored, compute, trained=True)
+        up = self.times(down, (rank, wide_out), self.tokens, stored, compute, trained=True)
+        both = tape.add(out, tape.run(up.size, up, width=compute))
         tape.hold(narrow)
         return tape.cast(both, out.width)
 
@@ -201,38 +198,36 @@ class _Block:
 
     def experts(self, x: Value) -> Value:
         """Each token goes through some of the experts: sorted by expert, multiplied in groups, sorted back."""
-        arch, tape, kind, hidden, inner = self.arch, self.tape, self.kind, self.arch.hidden_size, self.arch.intermediate_size
-        routed = self.tokens * arch.experts_per_token
-        share = self.routing(x)
-        chosen = tape.run(kind.width * routed * hidden, x, width=kind.width, keeps=8 * routed, scratch=(16 * routed, 0))
+        arch, tape, width = self.arch, self.tape, self.kind.width
+        hidden, inner, routed = arch.hidden_size, arch.intermediate_size, self.tokens * arch.experts_per_token
+        share, wide = self.routing(x), 4 * routed * hidden  # the shares are fp32, and so is what they multiply
+        chosen = tape.run(width * routed * hidden, x, width=width, keeps=8 * routed, scratch=(16 * routed, 0))
         both = self.grouped(chosen, hidden, 2 * inner)
         gate, up = tape.views(both, both.size / 2, both.size / 2)
         gated = tape.run(gate.size, gate, width=gate.width, saves=[gate])
         out = self.grouped(self.product(gated, up), inner, hidden)
         tape.hold(both)
-        weighted = tape.run(4 * routed * hidden, out, share, width=4, saves=[out, share], scratch=(0, 4 * routed * hidden))
-        back = tape.run(weighted.size, weighted, width=4, keeps=8 * routed)
+        weighted = tape.run(wide, out, share, width=4, saves=[out, share], scratch=(0, wide))
+        back = tape.run(wide, weighted, width=4, keeps=8 * routed)
         tape.hold(weighted, out)
-        summed = tape.run(4 * self.tokens * hidden, back, width=4)
-        end = tape.cast(summed, kind.width)
+        end = tape.cast(tape.run(4 * self.tokens * hidden, back, width=4), width)
         tape.hold(chosen, back)
         return end
 
     def routing(self, x: Value) -> Value:
         """The weights of each token's experts, fp32."""
         arch, tape, kind = self.arch, self.tape, self.kind
-        size, routed = self.tokens * arch.experts, self.tokens * arch.experts_per_token
-        inner = tape.cast(x, kind.compute)
-        gradient = kind.width * arch.experts * arch.hidden_size * kind.full
-        logits = tape.run(kind.compute * size, inner, width=kind.compute, saves=[inner] if kind.full else [], gradient=gradient)
-        chances = tape.run(4 * size, tape.cast(logits, 4), width=4, saves=[None])
-        best = tape.run(4 * routed, chances, width=4, keeps=8 * routed)
-        return tape.run(4 * routed, best, width=4, saves=[best, None])
+        routed, shape = 4 * self.tokens * arch.experts_per_token, (arch.hidden_size, arch.experts)
+        logits = self.times(x, shape, self.tokens, kind.width, kind.compute, kind.full)
+        chances = tape.run(4 * self.tokens * arch.experts, tape.cast(logits, 4), width=4, saves=[None])
+        best = tape.run(routed, chances, width=4, keeps=2 * routed)
+        return tape.run(routed, best, width=4, saves=[best, None])
 
     def grouped(self, x: Value, wide_in: int, wide_out: int) -> Value:
         """One product for all experts, which autocast leaves alone."""
-        weight = self.kind.width * self.arch.experts * wide_in * wide_out * self.kind.full
-        return self.tape.run(x.size * wide_out / wide_in, x, width=x.width, saves=[x] if weight else [], gradient=weight)
+        weight, size = self.kind.width * self.arch.experts * wide_in * wide_out, x.size * wide_out / wide_in
+        full = self.kind.full
+        return self.tape.run(size, x, width=x.width, saves=[x] if full else [], gradient=weight * full)
 
     def gelu(self, x: Value) -> Value:
         """GPT-2's: 0.5 x (1 + tanh(a (x + b x^3))), step by step."""

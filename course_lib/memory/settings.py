@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 from course_lib.memory.passes import Kind
 
@@ -23,7 +24,10 @@ CHOICES = {
     "offload": (None, "optimizer", "parameters"),
     "critic": ("separate", "shared"),
     "reward_model": (True, False),
+    "fused": (True, False),
+    "gradient_checkpointing": (True, False),
 }
+OPTIONAL = {"lora_rank": ", or None to train all weights", "completion_length": ", or None for all tokens"}
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,13 @@ class Settings:
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                wanted = ", ".join(map(repr, allowed))
-                raise ValueError(f"{name} is one of {wanted}; got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not any(type(value) is type(choice) and value == choice for choice in allowed):
+                raise ValueError(f"{name} is one of {', '.join(map(repr, allowed))}; got {value!r}")
         for name in ("batch_size", "sequence_length", "gpus", "lora_rank", "completion_length"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
-                raise ValueError(f"{name} is a whole number, at least 1; got {value!r}{_hint(name)}")
+            if not (_is_count(value) or (value is None and name in OPTIONAL)):
+                raise ValueError(f"{name} is a whole number, at least 1{OPTIONAL.get(name, '')}; got {value!r}")
         self._check_combination()
 
     def _check_combination(self) -> None:
@@ -76,6 +80,8 @@ class Settings:
             raise ValueError(
                 f"ZeRO stage {self.zero_stage} on one GPU shards nothing: raise gpus, or give offload='optimizer'"
             )
+        if self.offload and not self.zero_stage:
+            raise ValueError(f"offloading is a part of ZeRO: give a zero_stage with offload={self.offload!r}")
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError("only ZeRO stage 3 fetches weights when they are needed: offload='parameters' needs it")
 
@@ -121,8 +127,9 @@ class Settings:
         return 2 if self.precision == "bf16" else 4
 
 
-def _hint(name: str) -> str:
-    return "; None trains all weights" if name == "lora_rank" else ""
+def _is_count(value) -> bool:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and 1 <= value < float("inf") and value == int(value)
 
 
 @dataclass(frozen=True)

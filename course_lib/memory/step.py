@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from course_lib.memory.architecture import Architecture
-from course_lib.memory.passes import head_pass, layer_pass
+from course_lib.memory.passes import Kind, head_pass, layer_pass
 from course_lib.memory.settings import ONLINE, Role, Settings
 from course_lib.memory.states import trained_weights
 from course_lib.memory.tape import Pass
@@ -101,7 +101,7 @@ class Step:
         entry = kind.width * self.tokens * arch.hidden_size
         layer = layer_pass(arch, kind, *size, grad=grad)
         held_anyway = not arch.is_gpt2 and (checkpointed or layer.keeps_input or arch.layers == 1)
-        cached = checkpointed and kind.full and kind.compute != kind.width
+        cached = checkpointed and kind.compute != kind.width
         return Run(
             arch.layers,
             layer,
@@ -113,8 +113,15 @@ class Step:
             entry,
             kind.width * self.tokens * s.sequence_length * kind.eager,
             0 if held_anyway else entry,
-            2 * sum(w.elements for w in arch.layer_weights() if w.linear) * arch.layers * cached,
+            self._copied(kind) * cached,
         )
+
+    def _copied(self, kind: Kind) -> float:
+        """bf16 copies of all fp32 weights that layers multiply with and the optimiser trains."""
+        shapes = [w.shape for w in self.arch.layer_weights() if w.linear]
+        if kind.lora_rank:
+            return 2 * kind.lora_rank * sum(map(sum, shapes)) * self.arch.layers * (kind.adapter_width == 4)
+        return 2 * sum(a * b for a, b in shapes) * self.arch.layers
 
     def _held_logits(self, role: Role, run: Run) -> float:
         """What of the head waits for the backward pass; SFT's loop holds the model's own logits as well."""

@@ -142,10 +142,7 @@ class Tape:
         return ends_at
 
     def _backward(self, end: Value, held: float, last: int) -> tuple[float, float, float]:
-        """The high-water mark, the gradients there are when operation `last` asks for what it saved, and those that stay.
-
-        The gradients that stay are those of weights.
-        """
+        """The high-water mark, the gradients alive when operation `last` runs backward, and those of weights."""
         holders: dict[Value, int] = {}
         for op in self.operations:
             for value in op.saved:
