@@ -173,11 +173,12 @@ class _Block:
             k, v = (tape.run(q.size, x, width=x.width) for x in (k, v))
         scores = tape.run(q.width * table, q, k, width=q.width, saves=[q, k])
         scores = tape.run(scores.size, scores, width=q.width)
-        masked = tape.run(scores.size, scores, width=q.width, passes_on=True)
-        native = self.arch.is_gpt2 and self.kind.compute == self.kind.width  # its softmax is not in fp32
-        wide = masked if native else tape.cast(masked, 4)
+        width = max(q.width, self.kind.width)  # the mask's is that of the hidden states
+        masked = tape.run(width * table, scores, width=width, passes_on=True)
+        wide = masked if self.arch.is_gpt2 else tape.cast(masked, 4)  # GPT-2's softmax is in its own type
         weights = tape.cast(tape.run(wide.size, wide, width=wide.width, saves=[None]), q.width)
-        tape.hold(masked)
+        if not self.arch.is_gpt2:
+            tape.hold(masked)
         return tape.run(q.size, weights, v, width=q.width, saves=[weights, v], holds=(k,)), weights
 
     def mlp(self, x: Value) -> Value:
@@ -253,12 +254,13 @@ class _Block:
         """By way of logits, of which those of each row's last token are made in vain and cut off."""
         tape, arch = self.tape, self.arch
         count = scored + self.rows if how == "completion" else self.tokens
+        wanted = hidden
         if count < self.tokens and self.rows > 1:
-            hidden = tape.run(hidden.size * count / self.tokens, hidden, width=hidden.width)
+            wanted = tape.run(hidden.size * count / self.tokens, hidden, width=hidden.width)
         elif count < self.tokens:
-            (hidden,) = tape.views(hidden, hidden.size * count / self.tokens)
-        logits = self.linear(hidden, arch.hidden_size, arch.vocab_size, count, head=True)
-        used = logits
+            (wanted,) = tape.views(hidden, hidden.size * count / self.tokens)
+        logits = used = self.linear(wanted, arch.hidden_size, arch.vocab_size, count, head=True)
+        tape.hold(hidden)
         if how != "loss":
             (used,) = tape.views(logits, logits.size * (1 - self.rows / count))
         wide = tape.cast(used, 4)
