@@ -62,7 +62,7 @@ def vram(options: dict) -> int:
     from course_lib.memory import estimate_memory
 
     as_json, _ = options.pop("json"), options.pop("command")
-    found = estimate_memory(_model(options.pop("model")), options.pop("algorithm"), **options)
+    found = estimate_memory(options.pop("model"), options.pop("algorithm"), **options)
     print(json.dumps(found.to_dict(), indent=2) if as_json else found)
     return 0
 
@@ -73,7 +73,7 @@ def speed(options: dict) -> int:
 
     as_json, _ = options.pop("json"), options.pop("command")
     examples, price = options.pop("examples"), options.pop("price_per_gpu_hour")
-    found = estimate_throughput(_model(options.pop("model")), options.pop("algorithm"), **options)
+    found = estimate_throughput(options.pop("model"), options.pop("algorithm"), **options)
     if examples is not None and price is None:
         raise ValueError("a run's cost needs a price: give --price-per-gpu-hour")
     cost = None if examples is None else found.cost(examples=examples, price_per_gpu_hour=price)
@@ -108,14 +108,6 @@ def _add_estimate_options(parser: argparse.ArgumentParser, estimate: str) -> Non
                 {"type": float, "metavar": "SHARE"} if isinstance(default, float) else {"type": int, "metavar": "N"}
             )
         parser.add_argument("--" + name.replace("_", "-"), **option)
-
-
-def _model(text: str) -> str | float:
-    """A number of parameters where the text is one, else a name."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def course_folder() -> Path | None:

@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from torch._subclasses import FakeTensorMode
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, DynamicCache
 from transformers import AutoModelForSequenceClassification as Classifier
 
 from course_lib.logprobs import linear_logps
+from course_lib.memory.settings import ONLINE, Settings
 from course_lib.memory.tracker import MemoryTracker
 
 
 def _flash(module, query, key, value, attention_mask, scaling=None, **_):
     """Attention by PyTorch's fused kernel without a mask tensor, as on a GPU where no row is padded."""
-    grouped = query.shape[1] != key.shape[1]
-    out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
+    grouped, causal = query.shape[1] != key.shape[1], query.shape[2] > 1
+    out = F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scaling, enable_gqa=grouped)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -29,6 +30,8 @@ AttentionMaskInterface.register("maskless", lambda *_, **__: None)
 
 @dataclass
 class Truth:
+    """Bytes of the states, of the largest phase, and of each phase."""
+
     states: int
     peak: int
     phase: str
@@ -71,121 +74,204 @@ class PlainAdamW:
             p.grad = None
 
 
-def measure_step(
-    config,
-    algorithm: str,
-    *,
-    precision="bf16",
-    optimizer="adamw-fp32",
-    fused=True,
-    lora_rank=None,
-    adapter_precision="fp32",
-    reference=None,
-    reference_order="after",
-    gradient_checkpointing=False,
-    attention="flash",
-    batch_size=1,
-    sequence_length=1024,
-    completion_length=None,
-    logits="full",
-    critic="separate",
-    fake=True,
-) -> Truth:
-    """Bytes of one step in its steady state (the optimiser's moments exist already); arguments as `estimate_memory`."""
+def measure_step(config, algorithm: str, *, fake=True, **options) -> Truth:
+    """Bytes of one step in its steady state (the optimiser's moments exist); `options` as `estimate_memory`'s."""
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else contextlib.nullcontext()
-    reference = reference or ("adapter-off" if lora_rank else "copy")
-    if algorithm in ("sft", "simpo", "orpo", "reward"):
-        reference = "precomputed"
-    config.num_labels = 1
     with mode, MemoryTracker() as tracker:
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        options = {"dtype": dtype, "attn_implementation": "eager" if attention == "eager" else "maskless"}
+        pipeline = Pipeline(config, Settings(algorithm, **options), tracker, fake)
+        states = pipeline.prepare()
+        pipeline.step()
+    phase = max(tracker.phases, key=tracker.phases.get)
+    return Truth(states, tracker.phases[phase], phase, dict(tracker.phases))
 
-        def build(auto, trained: bool):
-            with torch.device("meta" if fake else "cpu"):
-                model = adapt(auto.from_config(config, **options), auto, trained)
-            return _materialise(model, fake)
 
-        def adapt(model, auto, trained: bool):
+def measure_trainer(build_model, train) -> int:
+    """The most bytes that `train(model)`, a run of a real trainer, holds at once, its model and reference included."""
+    with MemoryTracker() as tracker:
+        train(build_model())
+    return tracker.peak
+
+
+class Pipeline:
+    """The models of an algorithm, and one step of its training."""
+
+    def __init__(self, config, settings: Settings, tracker: MemoryTracker, fake: bool):
+        config.num_labels = 1
+        self.config, self.settings, self.tracker, self.fake = config, settings, tracker, fake
+        online = settings.algorithm in ONLINE
+        self.policy = self.build(Classifier if settings.algorithm == "reward" else AutoModelForCausalLM, trained=True)
+        ppo = settings.algorithm == "ppo"
+        self.critic = self.build(Classifier, trained=True) if ppo and settings.critic == "separate" else None
+        self.value_head = self.build_value_head() if ppo and settings.critic == "shared" else None
+        self.reward = self.build(Classifier, trained=False) if online and settings.reward_model else None
+        self.reference = self.build(AutoModelForCausalLM, trained=False) if self.holds_reference else None
+
+    @property
+    def holds_reference(self) -> bool:
+        return self.settings.reference_kind == "copy"
+
+    @property
+    def models(self) -> list:
+        found = (self.policy, self.critic, self.value_head, self.reward, self.reference)
+        return [model for model in found if model is not None]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
+
+    def build(self, auto, trained: bool):
+        attention = "eager" if self.settings.attention == "eager" else "maskless"
+        with torch.device("meta" if self.fake else "cpu"):
+            model = auto.from_config(self.config, dtype=self.dtype, attn_implementation=attention)
             if auto is Classifier:
                 model.config.pad_token_id = 0
-            if not trained:
-                return model.requires_grad_(False).eval()
-            if gradient_checkpointing:
-                model.gradient_checkpointing_enable({"use_reentrant": False})
-            if lora_rank:
-                model.enable_input_require_grads() if gradient_checkpointing else None
-                lora = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear",
-                                  task_type="SEQ_CLS" if auto is Classifier else "CAUSAL_LM")  # fmt: skip
-                model = get_peft_model(model, lora, autocast_adapter_dtype=adapter_precision == "fp32")
-                if adapter_precision == "bf16":  # which PEFT does itself, but not on the meta device
-                    for name, p in model.named_parameters():
-                        p.data = p.data.bfloat16() if "lora_" in name else p.data
-            return model.train()
+            model = self.trainable(model, auto) if trained else model.requires_grad_(False).eval()
+        return _materialise(model, self.fake)
 
-        policy = build(Classifier if algorithm == "reward" else AutoModelForCausalLM, True)
-        value = build(Classifier, True) if algorithm == "ppo" else None
-        frozen = build(AutoModelForCausalLM, False) if reference == "copy" else None
-        scorer = build(Classifier, False) if algorithm == "ppo" else None
-        trained = [p for m in (policy, value) if m is not None for p in m.parameters() if p.requires_grad]
-        if optimizer == "adamw":
-            adam = torch.optim.AdamW(trained, fused=fused, foreach=not fused)
+    def build_value_head(self):
+        with torch.device("meta" if self.fake else "cpu"):
+            head = torch.nn.Linear(self.config.hidden_size, 1, bias=False, dtype=self.dtype)
+        return _materialise(head, self.fake)
+
+    def trainable(self, model, auto):
+        s = self.settings
+        if s.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if s.lora_rank:
+            model.enable_input_require_grads() if s.gradient_checkpointing else None
+            lora = LoraConfig(r=s.lora_rank, lora_alpha=2 * s.lora_rank, target_modules="all-linear",
+                              task_type="SEQ_CLS" if auto is Classifier else "CAUSAL_LM")  # fmt: skip
+            model = get_peft_model(model, lora, autocast_adapter_dtype=s.adapter_precision == "fp32")
+            if s.adapter_precision == "bf16":  # which PEFT does itself, but not on the meta device
+                for name, p in model.named_parameters():
+                    p.data = p.data.bfloat16() if "lora_" in name else p.data
+        return model.train()
+
+    def prepare(self) -> int:
+        """Make optimiser and gradients, then take a first optimiser step; returns the bytes of the states."""
+        s = self.settings
+        self.trained = [p for model in self.models for p in model.parameters() if p.requires_grad]
+        if s.optimizer == "adamw":
+            self.adam = torch.optim.AdamW(self.trained, fused=s.fused, foreach=not s.fused)
         else:
-            adam = PlainAdamW(trained, optimizer, fused)
-        for p in trained:
+            self.adam = PlainAdamW(self.trained, s.optimizer, s.fused)
+        for p in self.trained:
             p.grad = torch.zeros_like(p)
-        models = [m for m in (policy, value, frozen, scorer) if m is not None]
-        states = tracker.live - sum(b.nbytes for m in models for b in m.buffers())
-        adam.step()
-        adam.zero_grad()
-        if optimizer == "adamw":
-            states += sum(t.nbytes for s in adam.state.values() for t in s.values() if t.dim())
-        pairs = algorithm in ("dpo", "ipo", "simpo", "orpo", "reward")
-        rows = batch_size * (2 if pairs else 1)
-        ids = torch.zeros(rows, sequence_length, dtype=torch.long)
-        completion = completion_length or sequence_length - 1
-        scored = torch.arange(rows)[:, None] * sequence_length + torch.arange(-completion - 1, -1) % sequence_length
-        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "autocast")
+        states = self.tracker.live - sum(b.nbytes for model in self.models for b in model.buffers())
+        self.adam.step()
+        self.adam.zero_grad()
+        if s.optimizer == "adamw":
+            states += sum(t.nbytes for state in self.adam.state.values() for t in state.values() if t.dim())
+        return states
 
-        def logps(model):
-            return _logps(model, ids, logits, completion, scored.flatten()).sum(-1)
-
-        def reference_logps():
-            if reference == "precomputed":
-                return torch.zeros(rows)
-            off = policy.disable_adapter() if reference == "adapter-off" else contextlib.nullcontext()
-            with tracker.phase("reference forward"), torch.no_grad(), off:
-                return logps(frozen if frozen is not None else policy)
-
-        kept = None
-        with autocast:
-            ref = reference_logps() if reference_order == "before" else None
-            with tracker.phase("policy forward"):
-                if algorithm == "sft" and logits == "full":
-                    kept = policy(input_ids=ids, labels=ids, use_cache=False)
-                    loss = kept.loss
-                elif algorithm == "reward":
-                    rewards = _head(policy, _last_hidden(policy, ids)).float().squeeze(-1)
-                    loss = -F.logsigmoid(-rewards.view(2, -1).diff(dim=0)).mean()
-                else:
-                    loss = logps(policy)
-                    loss = -loss.mean() if algorithm in ("sft", "simpo", "orpo") else loss
-            if ref is None and algorithm not in ("sft", "reward"):
-                ref = reference_logps()
-            if value is not None:
-                with tracker.phase("critic forward"):
-                    values = _head(value, _hidden(value, ids)).float().squeeze(-1)
-                    loss = loss.mean() + (values**2).mean()
-            if ref is not None:
-                loss = -F.logsigmoid(loss - ref).mean()
-        with tracker.phase("backward"):
+    def step(self) -> None:
+        s, phase = self.settings, self.tracker.phase
+        self.ids = torch.zeros(s.rows, s.sequence_length, dtype=torch.long)
+        if s.algorithm in ONLINE:
+            self.rollout()
+            self.scoring()
+        with self.autocast():
+            loss, kept = self.online_loss() if s.algorithm in ONLINE else self.offline_loss()
+        with phase("backward"):
             loss.backward()
-        del kept
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        with tracker.phase("optimizer"):
-            adam.step()
-        phase = max(tracker.phases, key=tracker.phases.get)
-        return Truth(states, tracker.phases[phase], phase, dict(tracker.phases))
+        del loss, kept
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        with phase("optimizer"):
+            self.adam.step()
+
+    def offline_loss(self):
+        """The loss of a method without samples, and what its training loop keeps of the model's output."""
+        s, kept = self.settings, None
+        ref = self.reference_logps() if s.reference_order == "before" else None
+        with self.tracker.phase("policy forward"):
+            if s.algorithm == "sft" and s.logits == "full":
+                kept = self.policy(input_ids=self.ids, labels=self.ids, use_cache=False)
+                return kept.loss, kept
+            if s.algorithm == "reward":
+                rewards = _head(self.policy, _last_hidden(self.policy, self.ids)).float().squeeze(-1)
+                return -F.logsigmoid(-rewards.view(2, -1).diff(dim=0)).mean(), kept
+            logps = self.logps(self.policy).sum(-1)
+        if s.reference_order == "after":
+            ref = self.reference_logps()
+        return (-logps if ref is None else -F.logsigmoid(logps - ref)).mean(), kept
+
+    @torch.no_grad()
+    def scoring(self) -> None:
+        """All models read the samples, each in an autocast of its own, whose copies of weights have no gradients."""
+        with self.tracker.phase("scoring"):
+            with self.autocast():
+                self.old = self.logps(self.policy)
+            with self.autocast():
+                self.ref = self.reference_logps()
+            for model in (self.critic, self.reward):
+                with self.autocast():
+                    model is None or _head(model, _hidden(model, self.ids)).float()
+
+    def online_loss(self):
+        """The loss on the samples, and nothing else that is kept."""
+        with self.tracker.phase("policy forward"):
+            logps, values = self.logps_and_values()
+        if self.critic is not None:
+            with self.tracker.phase("critic forward"):
+                values = _head(self.critic, _hidden(self.critic, self.ids)).float().squeeze(-1)
+        loss = ((logps - self.old).exp() - (0 if self.ref is None else self.ref[:, None])).mean()
+        return loss if values is None else loss + (values**2).mean(), None
+
+    def autocast(self):
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.settings.precision == "autocast")
+
+    def logps_and_values(self):
+        if self.value_head is None:
+            return self.logps(self.policy), None
+        hidden = _hidden(self.policy, self.ids)
+        return self.logps_of(hidden), self.value_head(hidden).float().squeeze(-1)
+
+    def reference_logps(self):
+        kind = self.settings.reference_kind
+        if kind not in ("copy", "adapter-off"):
+            return None
+        off = self.policy.disable_adapter() if kind == "adapter-off" else contextlib.nullcontext()
+        online = self.settings.algorithm in ONLINE
+        with self.tracker.phase("scoring" if online else "reference forward"), torch.no_grad(), off:
+            return self.logps(self.reference if kind == "copy" else self.policy).sum(-1)
+
+    @torch.no_grad()
+    def rollout(self) -> None:
+        """The last token of the samples: all keys and values are there, and one more token is drawn."""
+        self.policy.eval()
+        with self.autocast():
+            cache = DynamicCache(config=self.config)
+            self.policy(input_ids=self.ids[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            with self.tracker.phase("rollout"):
+                logits = self.policy(input_ids=self.ids[:, -1:], past_key_values=cache, use_cache=True).logits
+                logits[:, -1].float().softmax(-1)
+        self.policy.train()
+
+    @property
+    def completion(self) -> int:
+        return min(self.settings.completion_length or self.settings.sequence_length, self.settings.sequence_length - 1)
+
+    def logps(self, model):
+        """Log-probabilities of the completion's tokens, by way of the logits that `settings.logits` names."""
+        if self.settings.logits == "chunked":
+            return self.logps_of(_hidden(model, self.ids), model)
+        keep = {"logits_to_keep": self.completion + 1} if self.settings.logits == "completion" else {}
+        return self.of_logits(model(input_ids=self.ids, use_cache=False, **keep).logits)
+
+    def logps_of(self, hidden, model=None):
+        head = _base(model or self.policy).lm_head
+        if self.settings.logits != "chunked":
+            first = -self.completion - 1 if self.settings.logits == "completion" else 0
+            return self.of_logits(head(hidden[:, first:]))
+        places = torch.arange(-self.completion - 1, -1) % self.settings.sequence_length
+        scored = (torch.arange(self.settings.rows)[:, None] * self.settings.sequence_length + places).flatten()
+        hidden = hidden.flatten(0, 1).index_select(0, scored)
+        targets = self.ids.flatten().index_select(0, scored)
+        return linear_logps(hidden, head.weight, targets).view(self.settings.rows, -1)
+
+    def of_logits(self, logits):
+        targets = self.ids[:, 1 - logits.shape[1] :, None]
+        return logits[:, :-1].float().log_softmax(-1).gather(-1, targets).squeeze(-1)
 
 
 def _materialise(model, fake: bool):
@@ -216,14 +302,3 @@ def _head(model, hidden):
 
 def _base(model):
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _logps(model, ids, how: str, completion: int, scored):
-    if how == "chunked":
-        hidden = _hidden(model, ids).flatten(0, 1).index_select(0, scored)
-        targets = ids.flatten().index_select(0, scored)
-        return linear_logps(hidden, _base(model).lm_head.weight, targets).view(len(ids), -1)
-    keep = {"logits_to_keep": completion + 1} if how == "completion" else {}
-    logits = model(input_ids=ids, use_cache=False, **keep).logits[:, :-1]
-    targets = ids[:, -logits.shape[1] :, None]
-    return logits.float().log_softmax(-1).gather(-1, targets).squeeze(-1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 
 from course_lib.memory.architecture import Architecture, Weight, architecture_of
 from course_lib.memory.gpus import CONTEXT_BYTES, FRAGMENTATION, GB, GIB, GPUS, memory_of
@@ -86,12 +87,13 @@ class MemoryEstimate:
                    ("8-bit moments, optimizer='adamw-8bit'", {"optimizer": "adamw-8bit"}, s.optimizer != "adamw-8bit"),
                    ("a precomputed reference", {"reference": "precomputed"}, s.reference_kind == "copy")]  # fmt: skip
         if self.architecture is not None:
+            dense = not self.architecture.experts
             options += [
                 ("gradient_checkpointing=True", {"gradient_checkpointing": True}, not s.gradient_checkpointing),
                 ("logits='chunked'", {"logits": "chunked"}, s.logits != "chunked"),
                 ("attention='flash'", {"attention": "flash"}, s.attention == "eager"),
                 (f"batch_size={s.batch_size // 2}", {"batch_size": s.batch_size // 2}, s.batch_size > 1),
-                ("LoRA, lora_rank=16", {"lora_rank": 16, "reference": None}, s.lora_rank is None),
+                ("LoRA, lora_rank=16", {"lora_rank": 16, "reference": None}, not s.lora_rank and dense),
                 ("QLoRA, quantization='nf4'", {"quantization": "nf4"}, s.lora_rank and not s.quantization),
                 ("a shared critic", {"critic": "shared"}, s.algorithm == "ppo" and s.critic == "separate"),
             ]
@@ -207,13 +209,24 @@ def estimate_memory(
 
 
 def _estimate(model, settings: Settings) -> MemoryEstimate:
-    if isinstance(model, (int, float)) and not isinstance(model, bool):
-        return _from_count(model, settings)
+    count = as_number(model)
+    if count is not None:
+        return _from_count(count, settings)
     arch = architecture_of(model)
     _check_architecture(arch, settings)
     states = {role: model_states(arch, role, settings) for role in roles_of(settings)}
     total = sum(sum(parts.values()) for parts in states.values())
     return MemoryEstimate(arch.name, settings, total, Step(arch, settings, states).phases(), arch)
+
+
+def as_number(model) -> float | None:
+    """A number of parameters, also where it is written as a text such as "8e9"."""
+    if isinstance(model, bool) or not isinstance(model, (Real, str)):
+        return None
+    try:
+        return float(model)
+    except ValueError:
+        return None
 
 
 def _from_count(count: float, settings: Settings) -> MemoryEstimate:
@@ -230,5 +243,8 @@ def _from_count(count: float, settings: Settings) -> MemoryEstimate:
 def _check_architecture(arch: Architecture, settings: Settings) -> None:
     if arch.positions and settings.sequence_length > arch.positions:
         raise ValueError(f"{arch.name} has {arch.positions} positions; sequence_length is {settings.sequence_length}")
-    if arch.experts and settings.quantization:
-        raise ValueError("the experts' weights are not linear layers, so NF4 leaves them as they are; use LoRA alone")
+    if arch.experts and settings.lora_rank:
+        raise ValueError(
+            "adapters on experts are not counted: PEFT builds the experts' whole weights anew in each layer; "
+            "train all weights, or a model without experts"
+        )

@@ -1,163 +1,13 @@
-"""What one pass through a piece of a model holds: each operation's output, and what its backward pass needs again.
+"""What one pass through a piece of a model holds, its operations written as their PyTorch code computes them.
 
-Stands beside the flow; arithmetic only. A `Tape` replays in bytes what autograd does with tensors: an output lives
-until its last use, what an operation saves lives until its backward, and gradients flow in the opposite order.
+Stands beside the flow; arithmetic only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-
-@dataclass(eq=False, slots=True)
-class Value:
-    """A tensor. `size` in bytes; `home` owns its storage where it is a view of another value."""
-
-    size: float
-    needs_grad: bool
-    width: int = 2  # bytes an element
-    home: Value | None = None
-
-    @property
-    def storage(self) -> Value:
-        return self.home or self
-
-
-@dataclass(eq=False, slots=True)
-class Operation:
-    inputs: tuple[Value, ...]
-    output: Value
-    saved: list[Value]
-    gradient: float  # bytes of weight gradients that its backward makes and leaves
-    scratch: tuple[float, float]  # bytes that live only inside the kernel, forward and backward
-    passes_on: bool  # its inputs' gradients are its output's, not copies
-    holds: tuple[Value, ...] = ()  # values that a Python variable keeps alive until here
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Bytes of one pass, without its input: all but `saved` and `gradients` are high-water marks.
-
-    `forward` and `backward` count the saved tensors in; `backward` counts the incoming gradient and the weight
-    gradients made on the way.
-    """
-
-    saved: float
-    forward: float
-    backward: float
-    gradients: float
-    output: float
-
-
-@dataclass
-class Tape:
-    """Operations in the order in which a forward pass runs them; `grad` tells whether autograd records."""
-
-    grad: bool
-    operations: list[Operation] = field(default_factory=list)
-
-    def run(
-        self,
-        size: float,
-        *inputs: Value,
-        width=2,
-        saves=(),
-        keeps=0.0,
-        gradient=0.0,
-        scratch=(0.0, 0.0),
-        passes_on=False,
-        holds=(),
-    ) -> Value:
-        """Append an operation with an output of `size` bytes; it saves its output if `saves` holds None.
-
-        `keeps` are further bytes that it makes and saves, such as the softmax's statistics.
-        """
-        needs_grad = self.grad and (gradient > 0 or any(v.needs_grad for v in inputs))
-        output = Value(size, needs_grad, width)
-        saved = [(output if v is None else v).storage for v in saves] if needs_grad else []
-        if keeps and needs_grad:
-            saved.append(Value(keeps, False))
-        elif keeps:
-            scratch = (scratch[0] + keeps, scratch[1])
-        gradient = gradient if needs_grad else 0.0
-        self.operations.append(Operation(inputs, output, saved, gradient, scratch, passes_on, holds))
-        return output
-
-    def cast(self, value: Value, width: int) -> Value:
-        """The value with `width` bytes an element: itself if it has them already."""
-        if value.width == width:
-            return value
-        return self.run(value.size * width / value.width, value, width=width)
-
-    def add(self, left: Value, right: Value) -> Value:
-        """The sum, in the wider of the two types."""
-        big = left if left.width >= right.width else right
-        return self.run(big.size, left, right, width=big.width, passes_on=True)
-
-    def measured(self, start: Value, end: Value) -> Pass:
-        """The high-water marks of the whole tape, from its input `start` to its output `end`."""
-        saved = {s for op in self.operations for s in op.saved}
-        held = sum(s.size for s in saved)
-        forward = self._forward(start, end, saved)
-        backward, gradients = self._backward(end, held) if end.needs_grad else (0.0, 0.0)
-        return Pass(held, forward, backward, gradients, end.size)
-
-    def _forward(self, start: Value, end: Value, saved: set[Value]) -> float:
-        last_use = {v.storage: i for i, op in enumerate(self.operations) for v in (op.output, *op.inputs, *op.holds)}
-        ends_at: dict[int, list[Value]] = {}
-        for value, i in last_use.items():
-            if value not in saved and value is not end and value is not start:
-                ends_at.setdefault(i, []).append(value)
-        live, peak, counted = start.size, start.size, {start}
-        for i, op in enumerate(self.operations):
-            for new in (op.output.storage, *op.saved):
-                live += 0.0 if new in counted else new.size
-                counted.add(new)
-            peak = max(peak, live + op.scratch[0])
-            live -= sum(v.size for v in ends_at.get(i, ()))
-        return peak
-
-    def _backward(self, end: Value, held: float) -> tuple[float, float]:
-        holders: dict[Value, int] = {}
-        for op in self.operations:
-            for value in op.saved:
-                holders[value] = holders.get(value, 0) + 1
-        buffers: dict[Value, list] = {end: [end.size, 1]}  # a gradient: bytes, and how many values share it
-        live, gradients = held + end.size, 0.0
-        peak = live
-
-        def release(buffer: list) -> float:
-            buffer[1] -= 1
-            return buffer[0] if buffer[1] == 0 else 0.0
-
-        for op in reversed(self.operations):
-            incoming = buffers.pop(op.output, None)
-            if incoming is None:
-                continue
-            made = []
-            for value in op.inputs:
-                if not value.needs_grad:
-                    continue
-                if op.passes_on and value.width == op.output.width:
-                    incoming[1] += 1
-                    made.append((value, incoming))
-                else:
-                    made.append((value, [value.size, 1]))
-                    live += value.size
-            live += op.gradient
-            gradients += op.gradient
-            peak = max(peak, live + op.scratch[1])
-            live -= release(incoming)
-            for value in op.saved:
-                holders[value] -= 1
-                live -= value.size if holders[value] == 0 else 0.0
-            for value, buffer in made:
-                if value in buffers:  # a sum of two gradients is a third tensor until both are gone
-                    peak = max(peak, live + value.size)
-                    live += value.size - release(buffers[value]) - release(buffer)
-                    buffer = [value.size, 1]
-                buffers[value] = buffer
-        return peak, gradients
+from course_lib.memory.tape import Pass, Tape, Value
 
 
 @dataclass(frozen=True)
@@ -188,33 +38,28 @@ def layer_pass(arch, kind: Kind, rows: int, length: int, *, grad: bool, first: b
     block = _Block(tape, arch, kind, rows, length)
     attended = tape.add(start, block.attention(block.norm(start)))
     end = tape.add(attended, block.mlp(block.norm(attended)))
+    tape.hold(start)
     return tape.measured(start, end)
 
 
-def head_pass(arch, kind: Kind, rows: int, length: int, scored: int, how: str, *, grad: bool) -> Pass:
+def head_pass(arch, kind: Kind, rows: int, length: int, scored: int, how: str, *, grad: bool, values=False) -> Pass:
     """The final norm, the output layer at `scored` tokens, and their log-probabilities.
 
-    `how` is "full" (all tokens' logits), "completion" (those of scored tokens), "chunked" (as
-    `course_lib.logprobs` does), "score" (one number a sequence) or "values" (one a token).
+    `how` is "loss" (transformers' own, of all tokens' logits), "full" (all tokens' logits), "completion" (those of
+    scored tokens), "chunked" (as `course_lib.logprobs` does), "score" (one number a sequence) or "values" (one a
+    token). With `values` a value head reads the hidden states too.
     """
     tape, tokens = Tape(grad), rows * length
     start = Value(kind.width * tokens * arch.hidden_size, grad, kind.width)
     block = _Block(tape, arch, kind, rows, length)
     hidden = block.norm(start)
     if how in ("score", "values"):
-        count = rows if how == "score" else tokens
-        last = tape.run(hidden.size * count / tokens, hidden, width=hidden.width) if how == "score" else hidden
-        gradient = kind.width * arch.hidden_size * kind.trained
-        return tape.measured(start, tape.run(4 * count, last, width=4, saves=[last], gradient=gradient))
-    if how != "full":
-        hidden = tape.run(hidden.size * scored / tokens, hidden, width=hidden.width)
-    count = tokens if how == "full" else scored
-    if how == "chunked":
-        return tape.measured(start, block.chunked_logps(hidden, count))
-    logits = block.linear(hidden, arch.hidden_size, arch.vocab_size, count, head=True)
-    wide = tape.cast(logits, 4)
-    logps = tape.run(wide.size, wide, width=4, saves=[None], holds=(logits,))
-    return tape.measured(start, tape.run(4 * count, logps, width=4))
+        return tape.measured(start, block.number(hidden, rows if how == "score" else tokens))
+    logps = block.chunked_logps(hidden, scored) if how == "chunked" else block.logps(hidden, scored, how)
+    if values:
+        number = block.number(hidden, tokens)
+        logps = tape.run(4, logps, tape.run(4, number, width=4), width=4)
+    return tape.measured(start, logps)
 
 
 CHUNK_BYTES = 64 * 2**20  # of fp32 logits, as in course_lib.logprobs.head
@@ -229,6 +74,7 @@ class _Block:
     kind: Kind
     rows: int
     length: int
+    returned: list[Value] = field(default_factory=list)  # by attention, held in the layer's variables
 
     @property
     def tokens(self) -> int:
@@ -245,54 +91,64 @@ class _Block:
         normal = tape.run(wide.size, wide, root, width=4, saves=[wide, root], scratch=(0, wide.size))
         weight = self.kind.width * x.size / x.width / self.tokens / groups * self.kind.full
         late = self.arch.norm == "gemma"  # multiplies in fp32 and rounds afterwards
-        normal = normal if late else tape.cast(normal, x.width)
-        saves = [normal] if weight else []
-        out = tape.run(normal.size, normal, width=normal.width, saves=saves, gradient=weight, scratch=(0, normal.size))
+        scaled = normal if late else tape.cast(normal, x.width)
+        saves = [scaled] if weight else []
+        out = tape.run(scaled.size, scaled, width=scaled.width, saves=saves, gradient=weight, scratch=(0, scaled.size))
+        tape.hold(normal)
         return tape.cast(out, x.width)
 
     def linear(self, x: Value, wide_in: int, wide_out: int, tokens: int | None = None, head: bool = False) -> Value:
-        kind, tape, tokens = self.kind, self.tape, tokens or self.tokens
-        trained = kind.full
-        quantized = kind.quantized and not head
-        compute = 2 if quantized else kind.compute
-        copied = 2 * wide_in * wide_out * (quantized or kind.compute != kind.width)
-        gradient = kind.width * wide_in * wide_out * trained
-        inner = tape.cast(x, compute)
-        kept = copied if not quantized else 0
-        scratch = (0, copied if trained else 0) if not quantized else (copied, copied)
-        out = tape.run(compute * tokens * wide_out, inner, width=compute, saves=[inner] if trained else [], keeps=kept,
-                       gradient=gradient, scratch=scratch)  # fmt: skip
-        if quantized:
-            out = tape.cast(out, x.width)
-        return out if head or not kind.lora_rank else self._adapted(x, out, wide_in, wide_out)
+        kind, shape = self.kind, (wide_in, wide_out)
+        if kind.quantized and not head:
+            unpacked = 2 * wide_in * wide_out
+            out = self.tape.run(2 * self.tokens * wide_out, self.tape.cast(x, 2), scratch=(unpacked, unpacked))
+            out = self.tape.cast(out, x.width)
+        else:
+            out = self.times(x, shape, tokens or self.tokens, kind.width, kind.compute, kind.full)
+        if kind.lora_rank and not head:
+            out = self.adapted(x, out, *shape)
+        self.tape.hold(x)
+        return out
 
-    def _adapted(self, x: Value, out: Value, wide_in: int, wide_out: int) -> Value:
-        tape, rank = self.tape, self.kind.lora_rank
-        stored = self.kind.adapter_width
-        compute = self.kind.compute if self.kind.compute != self.kind.width else stored
-        narrow = tape.cast(tape.cast(x, stored), compute)
-        down = tape.run(
-            compute * self.tokens * rank, narrow, width=compute, saves=[narrow], gradient=stored * rank * wide_in
-        )
-        up = tape.run(
-            compute * self.tokens * wide_out, down, width=compute, saves=[down], gradient=stored * rank * wide_out
-        )
-        scaled = tape.run(up.size, up, width=compute)
-        return tape.cast(tape.add(out, scaled), out.width)
+    def times(self, x: Value, shape: tuple[int, int], tokens: int, stored: int, compute: int, trained: bool) -> Value:
+        """x times a weight of `stored` bytes an element, of which autocast makes a copy with `compute` bytes."""
+        tape, elements = self.tape, shape[0] * shape[1]
+        gradient, copies = stored * elements * trained, []
+        if stored != compute:
+            copies, gradient = [tape.run(compute * elements, width=compute, gradient=gradient)], 0
+        inner = tape.cast(x, compute)
+        saves = [*copies, inner] if trained else copies
+        return tape.run(compute * tokens * shape[1], inner, *copies, width=compute, saves=saves, gradient=gradient)
+
+    def adapted(self, x: Value, out: Value, wide_in: int, wide_out: int) -> Value:
+        """The output of a linear layer, and what its adapter adds: two products in the adapter's own type."""
+        tape, kind, rank, stored = self.tape, self.kind, self.kind.lora_rank, self.kind.adapter_width
+        compute = kind.compute if kind.compute != kind.width else stored
+        narrow = tape.cast(x, stored)
+        down = self.times(narrow, (wide_in, rank), self.tokens, stored, compute, trained=True)
+        up = self.times(down, (rank, wide_out), self.tokens, stored, compute, trained=True)
+        both = tape.add(out, tape.run(up.size, up, width=compute))
+        tape.hold(narrow)
+        return tape.cast(both, out.width)
 
     def attention(self, x: Value) -> Value:
         arch, tape = self.arch, self.tape
         hidden, queries, keys = arch.hidden_size, arch.queries, arch.keys
         if arch.is_gpt2:
             merged = self.linear(x, hidden, 3 * hidden)
-            q, k, v = (Value(merged.size / 3, merged.needs_grad, merged.width, merged) for _ in range(3))
-            tape.operations.append(Operation((merged,), q, [], 0.0, (0.0, 0.0), False))
-            return self.linear(self.mix(q, k, v), hidden, hidden)
-        q, k, v = (self.linear(x, hidden, width) for width in (queries, keys, keys))
-        if arch.qk_norm:
-            q, k = self.norm(q, arch.heads), self.norm(k, arch.kv_heads)
-        q, k = self.rotated(q), self.rotated(k)
-        return self.linear(self.mix(q, k, v), queries, hidden)
+            q, k, v = tape.views(merged, *3 * [merged.size / 3])
+        else:
+            q, k, v = (self.linear(x, hidden, width) for width in (queries, keys, keys))
+            if arch.qk_norm:
+                q, k = self.norm(q, arch.heads), self.norm(k, arch.kv_heads)
+            plain = q, k
+            q, k = self.rotated(q), self.rotated(k)
+            tape.hold(*plain)
+        mixed, *weights = self.mix(q, k, v)
+        out = self.linear(mixed, queries, hidden)
+        tape.hold(x, q, k, v, *weights)
+        self.returned = [*weights, out] if arch.is_gpt2 else weights
+        return out
 
     def rotated(self, x: Value) -> Value:
         """Rotary positions: x cos + rotate(x) sin, where autograd saves only cos and sin."""
@@ -302,36 +158,77 @@ class _Block:
         turned = tape.run(x.size, x, width=x.width, scratch=(x.size / 2, x.size))
         return tape.add(cosine, tape.run(size, turned, width=width))
 
-    def mix(self, q: Value, k: Value, v: Value) -> Value:
+    def mix(self, q: Value, k: Value, v: Value) -> tuple[Value, ...]:
+        """The values' mixture and, where a tensor of them exists, the attention weights."""
         q, k, v = (self.tape.cast(x, self.kind.compute) for x in (q, k, v))
-        return self._eager(q, k, v) if self.kind.eager else self._flash(q, k, v)
+        return self._eager(q, k, v) if self.kind.eager else (self._flash(q, k, v),)
 
     def _flash(self, q: Value, k: Value, v: Value) -> Value:
         statistics = 4 * self.arch.heads * self.tokens
         return self.tape.run(q.size, q, k, v, width=q.width, saves=[q, k, v, None], keeps=statistics)
 
-    def _eager(self, q: Value, k: Value, v: Value) -> Value:
+    def _eager(self, q: Value, k: Value, v: Value) -> tuple[Value, Value]:
         tape, table = self.tape, self.arch.heads * self.tokens * self.length
         if self.arch.heads != self.arch.kv_heads and (self.arch.kv_heads, self.rows) != (1, 1):  # else a view does
             k, v = (tape.run(q.size, x, width=x.width) for x in (k, v))
         scores = tape.run(q.width * table, q, k, width=q.width, saves=[q, k])
         scores = tape.run(scores.size, scores, width=q.width)
-        masked = tape.run(scores.size, scores, width=q.width, passes_on=True)
-        native = self.arch.is_gpt2 and self.kind.compute == self.kind.width  # its softmax is not in fp32
-        wide = masked if native else tape.cast(masked, 4)
+        width = max(q.width, self.kind.width)  # the mask's is that of the hidden states
+        masked = tape.run(width * table, scores, width=width, passes_on=True)
+        wide = masked if self.arch.is_gpt2 else tape.cast(masked, 4)  # GPT-2's softmax is in its own type
         weights = tape.cast(tape.run(wide.size, wide, width=wide.width, saves=[None]), q.width)
-        return tape.run(q.size, weights, v, width=q.width, saves=[weights, v])
+        if not self.arch.is_gpt2:
+            tape.hold(masked)
+        return tape.run(q.size, weights, v, width=q.width, saves=[weights, v], holds=(k,)), weights
 
     def mlp(self, x: Value) -> Value:
-        arch, tape, hidden = self.arch, self.tape, self.arch.hidden_size
-        inner = arch.intermediate_size * arch.experts_per_token
-        if arch.is_gpt2:
-            return self.linear(self.gelu(self.linear(x, hidden, inner)), inner, hidden)
-        gate = self.linear(x, hidden, inner)
+        arch, tape, hidden, inner = self.arch, self.tape, self.arch.hidden_size, self.arch.intermediate_size
+        if arch.experts:
+            out = self.experts(x)
+        elif arch.is_gpt2:
+            out = self.linear(self.gelu(self.linear(x, hidden, inner)), inner, hidden)
+        else:
+            gate = self.linear(x, hidden, inner)
+            gated = tape.run(gate.size, gate, width=gate.width, saves=[gate])
+            out = self.linear(self.product(gated, self.linear(x, hidden, inner)), inner, hidden)
+        tape.hold(x, *self.returned)
+        return out
+
+    def product(self, left: Value, right: Value) -> Value:
+        return self.tape.run(left.size, left, right, width=left.width, saves=[left, right])
+
+    def experts(self, x: Value) -> Value:
+        """Each token goes through some of the experts: sorted by expert, multiplied in groups, sorted back."""
+        arch, tape, width = self.arch, self.tape, self.kind.width
+        hidden, inner, routed = arch.hidden_size, arch.intermediate_size, self.tokens * arch.experts_per_token
+        share, wide = self.routing(x), 4 * routed * hidden  # the shares are fp32, and so is what they multiply
+        chosen = tape.run(width * routed * hidden, x, width=width, keeps=8 * routed, scratch=(16 * routed, 0))
+        both = self.grouped(chosen, hidden, 2 * inner)
+        gate, up = tape.views(both, both.size / 2, both.size / 2)
         gated = tape.run(gate.size, gate, width=gate.width, saves=[gate])
-        up = self.linear(x, hidden, inner)
-        product = tape.run(up.size, gated, up, width=up.width, saves=[gated, up])
-        return self.linear(product, inner, hidden)
+        out = self.grouped(self.product(gated, up), inner, hidden)
+        tape.hold(both)
+        weighted = tape.run(wide, out, share, width=4, saves=[out, share], scratch=(0, wide))
+        back = tape.run(wide, weighted, width=4, keeps=8 * routed)
+        tape.hold(weighted, out)
+        end = tape.cast(tape.run(4 * self.tokens * hidden, back, width=4), width)
+        tape.hold(chosen, back)
+        return end
+
+    def routing(self, x: Value) -> Value:
+        """The weights of each token's experts, fp32."""
+        arch, tape, kind = self.arch, self.tape, self.kind
+        routed, shape = 4 * self.tokens * arch.experts_per_token, (arch.hidden_size, arch.experts)
+        logits = self.times(x, shape, self.tokens, kind.width, kind.compute, kind.full)
+        chances = tape.run(4 * self.tokens * arch.experts, tape.cast(logits, 4), width=4, saves=[None])
+        best = tape.run(routed, chances, width=4, keeps=2 * routed)
+        return tape.run(routed, best, width=4, saves=[best, None])
+
+    def grouped(self, x: Value, wide_in: int, wide_out: int) -> Value:
+        """One product for all experts, which autocast leaves alone."""
+        weight, size = self.kind.width * self.arch.experts * wide_in * wide_out, x.size * wide_out / wide_in
+        full = self.kind.full
+        return self.tape.run(size, x, width=x.width, saves=[x] if full else [], gradient=weight * full)
 
     def gelu(self, x: Value) -> Value:
         """GPT-2's: 0.5 x (1 + tanh(a (x + b x^3))), step by step."""
@@ -343,19 +240,54 @@ class _Block:
         above = tape.run(x.size, curve, passes_on=True, **same)
         return tape.run(x.size, half, above, saves=[half, above], **same)
 
+    def number(self, hidden: Value, count: int) -> Value:
+        """One fp32 number for each of `count` tokens, from a head without bias that is trained also beside adapters."""
+        tape, kind = self.tape, self.kind
+        if count < self.tokens:
+            hidden = tape.run(hidden.size * count / self.tokens, hidden, width=hidden.width)
+        inner = tape.cast(hidden, kind.compute)
+        gradient = kind.width * self.arch.hidden_size * kind.trained
+        found = tape.run(kind.compute * count, inner, width=kind.compute, saves=[inner], gradient=gradient)
+        return tape.cast(found, 4)
+
+    def logps(self, hidden: Value, scored: int, how: str) -> Value:
+        """By way of logits, of which those of each row's last token are made in vain and cut off."""
+        tape, arch = self.tape, self.arch
+        count = scored + self.rows if how == "completion" else self.tokens
+        wanted = hidden
+        if count < self.tokens and self.rows > 1:
+            wanted = tape.run(hidden.size * count / self.tokens, hidden, width=hidden.width)
+        elif count < self.tokens:
+            (wanted,) = tape.views(hidden, hidden.size * count / self.tokens)
+        logits = used = self.linear(wanted, arch.hidden_size, arch.vocab_size, count, head=True)
+        tape.hold(hidden)
+        if how != "loss":
+            (used,) = tape.views(logits, logits.size * (1 - self.rows / count))
+        wide = tape.cast(used, 4)
+        logps = tape.run(wide.size, wide, width=4, saves=[None], holds=(logits,))
+        if how == "loss":
+            tape.hold(hidden)
+        return tape.run(logps.size / arch.vocab_size, logps, width=4)
+
     def chunked_logps(self, hidden: Value, tokens: int) -> Value:
-        """Chunks of fp32 logits, made again in the backward pass, where the weight's gradient is summed in fp32."""
+        """Chunks of fp32 logits, made again in the backward pass, where the weight's gradient is summed in fp32.
+
+        While a chunk is made, Python variables hold the logits of the one before and their gradient.
+        """
+        hidden = self.tape.run(hidden.size * tokens / self.tokens, hidden, width=hidden.width)
         arch, kind = self.arch, self.kind
         narrow = kind.compute < 4
         chunk = min(tokens, max(1, CHUNK_BYTES // (4 * arch.vocab_size)))
-        logits, weight = 4 * chunk * arch.vocab_size, arch.vocab_size * arch.hidden_size
-        single, gradient = chunk == tokens, kind.width * weight * kind.full
+        logits, following = (4 * n * arch.vocab_size for n in (chunk, min(chunk, tokens - chunk)))
+        with_copy = 1.5 if narrow else 1  # of logits, or of their gradient, with the one in bf16
+        kept = logits * (chunk == tokens)
+        weight = arch.vocab_size * arch.hidden_size
+        gradient, share = kind.width * weight * kind.full, 2 * weight * (kind.full and narrow)
+        forward = max(2 * logits, logits + with_copy * following)
+        before = logits + logits / 2 if narrow else 2 * logits
+        loop = max(logits + with_copy * logits, before + with_copy * following, with_copy * logits + share)
+        backward = 4 * weight * kind.full + loop - kept - gradient
         inner = self.tape.cast(hidden, kind.compute)
         copy = 2 * weight * (kind.compute != kind.width)
-        rounded = logits / 2 if narrow else 0
-        forward = logits if single else 2 * logits + rounded
-        # fp32 sum and one chunk's product beside the logits, their gradient and its rounded copy
-        product = 2 * weight * (kind.full and narrow)
-        backward = 4 * weight + logits * (not single) + rounded + max(logits, product) - gradient
-        return self.tape.run(4 * tokens, inner, width=4, saves=[inner], keeps=copy + logits * single,
-                             gradient=gradient, scratch=(forward, max(0, backward)))  # fmt: skip
+        return self.tape.run(4 * tokens, inner, width=4, saves=[inner], keeps=copy + kept, gradient=gradient,
+                             scratch=(forward - kept, max(0, backward)))  # fmt: skip

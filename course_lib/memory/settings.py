@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 from course_lib.memory.gpus import GPU, gpu_named
 from course_lib.memory.passes import Kind
@@ -24,7 +25,11 @@ CHOICES = {
     "offload": (None, "optimizer", "parameters"),
     "critic": ("separate", "shared"),
     "reward_model": (True, False),
+    "fused": (True, False),
+    "gradient_checkpointing": (True, False),
 }
+OPTIONAL = {"lora_rank": ", or None to train all weights", "completion_length": ", or None for all tokens",
+            "rollout_batch": ", or None for all of a step"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,17 +59,17 @@ class Settings:
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                wanted = ", ".join(map(repr, allowed))
-                raise ValueError(f"{name} is one of {wanted}; got {getattr(self, name)!r}")
-        self._check_whole("batch_size", "sequence_length", "gpus", "lora_rank", "completion_length")
+            value = getattr(self, name)
+            if not any(type(value) is type(choice) and value == choice for choice in allowed):
+                raise ValueError(f"{name} is one of {', '.join(map(repr, allowed))}; got {value!r}")
+        self._check_counts("batch_size", "sequence_length", "gpus", "lora_rank", "completion_length")
         self._check_combination()
 
-    def _check_whole(self, *names: str) -> None:
+    def _check_counts(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
-                raise ValueError(f"{name} is a whole number, at least 1; got {value!r}{_hint(name)}")
+            if not (_is_count(value) or (value is None and name in OPTIONAL)):
+                raise ValueError(f"{name} is a whole number, at least 1{OPTIONAL.get(name, '')}; got {value!r}")
 
     def _check_combination(self) -> None:
         if self.quantization and self.lora_rank is None:
@@ -80,6 +85,8 @@ class Settings:
             raise ValueError(
                 f"ZeRO stage {self.zero_stage} on one GPU shards nothing: raise gpus, or give offload='optimizer'"
             )
+        if self.offload and not self.zero_stage:
+            raise ValueError(f"offloading is a part of ZeRO: give a zero_stage with offload={self.offload!r}")
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError("only ZeRO stage 3 fetches weights when they are needed: offload='parameters' needs it")
 
@@ -89,6 +96,11 @@ class Settings:
         if self.algorithm not in REFERENCED:
             return "none"
         return self.reference or ("adapter-off" if self.lora_rank else "copy")
+
+    @property
+    def shared_critic(self) -> bool:
+        """Whether the actor carries a value head."""
+        return self.algorithm == "ppo" and self.critic == "shared"
 
     @property
     def rows(self) -> int:
@@ -138,7 +150,7 @@ class SpeedSettings(Settings):
     def __post_init__(self):
         super().__post_init__()
         gpu_named(self.gpu)
-        self._check_whole("gpus_per_node", "accumulation", "rollout_batch", "update_epochs")
+        self._check_counts("gpus_per_node", "accumulation", "rollout_batch", "update_epochs")
         for name in ("utilization", "bandwidth_utilization", "link_utilization"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share of the datasheet's figure, in (0, 1]; got {getattr(self, name)}")
@@ -181,8 +193,9 @@ class SpeedSettings(Settings):
         return 4 if self.precision == "fp32" else 2
 
 
-def _hint(name: str) -> str:
-    return "; None trains all weights" if name == "lora_rank" else ""
+def _is_count(value) -> bool:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and 1 <= value < float("inf") and value == int(value)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,28 @@ from course_lib.memory.settings import Role, Settings
 
 def model_states(arch: Architecture, role: Role, settings: Settings) -> dict[str, float]:
     """Weights, gradients and optimiser state of one model, bytes per GPU."""
-    weights, adapters = arch.weights(role.head), []
-    if role.trained and settings.algorithm == "ppo" and settings.critic == "shared":
-        weights = [*weights, Weight("score", (1, arch.hidden_size))]
-    if role.trained and settings.lora_rank:
-        for w in weights:
-            if w.linear:
-                adapters += [Weight("adapter", (settings.lora_rank, size), w.count) for size in w.shape]
-            if w.name == "score":  # PEFT trains a copy of a new head whole
-                adapters.append(w)
-    return states_of(weights, adapters, role, settings)
+    adapters = adapters_of(arch, role, settings)
+    return states_of(_own_weights(arch, role, settings), adapters, role, settings)
+
+
+def trained_weights(arch: Architecture, role: Role, settings: Settings) -> list[Weight]:
+    """Those that the optimiser updates: the adapters where there are any, else all."""
+    return adapters_of(arch, role, settings) or _own_weights(arch, role, settings)
+
+
+def adapters_of(arch: Architecture, role: Role, settings: Settings) -> list[Weight]:
+    """A pair of matrices for each linear layer, and a head that PEFT trains whole, beside the frozen one if any."""
+    if not (role.trained and settings.lora_rank):
+        return []
+    linear = [w for w in arch.weights(role.head) if w.linear]
+    adapters = [Weight("adapter", (settings.lora_rank, size), w.count) for w in linear for size in w.shape]
+    scored = role.head == "score" or settings.shared_critic
+    return adapters + [Weight("score", (1, arch.hidden_size))] * scored
+
+
+def _own_weights(arch: Architecture, role: Role, settings: Settings) -> list[Weight]:
+    value_head = role.trained and settings.shared_critic and not settings.lora_rank
+    return arch.weights(role.head) + [Weight("score", (1, arch.hidden_size))] * value_head
 
 
 def states_of(weights: list[Weight], adapters: list[Weight], role: Role, settings: Settings) -> dict[str, float]:

@@ -9,8 +9,10 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from course_lib.memory.architecture import Architecture
-from course_lib.memory.passes import Pass, head_pass, layer_pass
+from course_lib.memory.passes import Kind, head_pass, layer_pass
 from course_lib.memory.settings import ONLINE, Role, Settings
+from course_lib.memory.states import trained_weights
+from course_lib.memory.tape import Pass
 
 Parts = dict[tuple[str, str], float]  # bytes by (role, kind)
 
@@ -27,6 +29,8 @@ class Run:
     shared: float  # rotary tables
     checkpointed: bool
     entry: float  # bytes of a layer's input
+    mask: float  # which layers in eager attention share: all pairs of positions of each row
+    embedded: float  # bytes of the embeddings, which a variable of the model's code holds, where nothing else does
     copies: float  # bf16 copies of weights that autocast keeps until the forward passes end, though no layer does
 
     @property
@@ -37,11 +41,16 @@ class Run:
     def kept(self) -> float:
         """Activations that wait for the backward pass, without the head's."""
         first = self.entry if self.checkpointed else self.first.saved
-        return self.shared + first + (self.layers - 1) * self.kept_layer
+        return self.always + first + (self.layers - 1) * self.kept_layer
+
+    @property
+    def always(self) -> float:
+        """What all layers share, and the backward pass needs to its end."""
+        return self.shared + self.mask * self.checkpointed
 
     @property
     def recorded(self) -> bool:
-        return self.kept > self.shared
+        return self.layer.backward > 0
 
 
 class Step:
@@ -84,21 +93,35 @@ class Step:
         kind = s.kind(role.trained)
         kind = replace(kind, trained=grad, lora_rank=kind.lora_rank if adapters else None)
         how = s.logits if role.head == "lm" else "values" if role.name == "critic" else "score"
+        if s.algorithm == "sft" and how == "full":
+            how = "loss"
         size = (s.rows, s.sequence_length)
         checkpointed = grad and s.gradient_checkpointing
         first = grad and s.lora_rank is not None and not checkpointed
-        cached = checkpointed and kind.full and kind.compute != kind.width
+        entry = kind.width * self.tokens * arch.hidden_size
+        layer = layer_pass(arch, kind, *size, grad=grad)
+        held_anyway = not arch.is_gpt2 and (checkpointed or layer.keeps_input or arch.layers == 1)
+        cached = checkpointed and kind.compute != kind.width
         return Run(
             arch.layers,
-            layer_pass(arch, kind, *size, grad=grad),
+            layer,
             layer_pass(arch, kind, *size, grad=grad, first=first),
             layer_pass(arch, kind, *size, grad=False),
-            head_pass(arch, kind, *size, s.scored, how, grad=grad),
+            head_pass(arch, kind, *size, s.scored, how, grad=grad, values=s.shared_critic and role.trained),
             0 if arch.is_gpt2 else 2 * kind.width * arch.head_size * s.sequence_length,
             checkpointed,
-            kind.width * self.tokens * arch.hidden_size,
-            2 * sum(w.elements for w in arch.layer_weights() if w.linear) * arch.layers * cached,
+            entry,
+            kind.width * self.tokens * s.sequence_length * kind.eager,
+            0 if held_anyway else entry,
+            self._copied(kind) * cached,
         )
+
+    def _copied(self, kind: Kind) -> float:
+        """bf16 copies of all fp32 weights that layers multiply with and the optimiser trains."""
+        shapes = [w.shape for w in self.arch.layer_weights() if w.linear]
+        if kind.lora_rank:
+            return 2 * kind.lora_rank * sum(map(sum, shapes)) * self.arch.layers * (kind.adapter_width == 4)
+        return 2 * sum(a * b for a, b in shapes) * self.arch.layers
 
     def _held_logits(self, role: Role, run: Run) -> float:
         """What of the head waits for the backward pass; SFT's loop holds the model's own logits as well."""
@@ -136,6 +159,7 @@ class Step:
         rest = [self._resting(), held, also or {}]
         own = run.recorded
         before = (run.kept - run.kept_layer) if own else run.shared
+        before += run.embedded + run.mask * (not (own and run.checkpointed))
         layer = {(name, "activations"): before + (run.unrecorded if run.checkpointed else run.layer).forward}
         self._record(phase, *rest, layer, self._gathered(role, layers=2))
         head = {(name, "activations"): run.kept if own else run.shared, (name, "logits"): run.head.forward}
@@ -186,16 +210,17 @@ class Step:
 
     def _layers_backward(self, role: Role, run: Run, always: list[Parts]) -> None:
         """Kept activations shrink and gradients grow by the same step each layer, so the peak is at an end."""
-        one, sharded = run.layer, self.settings.zero_stage >= 2
-        entry = run.entry if run.checkpointed else 0
-        for behind in (0, run.layers - 1):  # layers whose backward is done
-            kept = run.kept - (behind + 1) * run.kept_layer if behind == 0 else run.shared
+        sharded = self.settings.zero_stage >= 2
+        for behind in {0, run.layers - 1}:  # layers whose backward is done
+            last = behind == run.layers - 1
+            one, kept = (run.first, run.always) if last else (run.layer, run.kept - run.kept_layer)
             made = run.head.gradients + (behind + 1) * one.gradients
             if sharded:
                 made = run.head.gradients + one.gradients + self.states[role]["gradients"]
-            working = one.backward - one.gradients + entry
+            working = one.backward - one.gradients
             if run.checkpointed:
-                working = max(working, one.forward + one.output - one.gradients)
+                entry = 0 if one.keeps_input else run.entry
+                working = max(working + entry, one.recompute - one.gradients)
             parts = {(role.name, "activations"): kept + working, (role.name, "gradients"): made}
             self._record("backward", *always, parts, self._gathered(role, layers=2))
 
@@ -210,12 +235,10 @@ class Step:
         """The step itself; unfused, its intermediates: of all weights at once (torch), or of one tensor at a time."""
         s = self.settings
         scratch: Parts = {}
-        for role in self.trained if not s.fused else ():
-            sizes = [w.elements for w in self.arch.weights(role.head)]
-            if s.optimizer == "adamw":
-                scratch[role.name, "optimizer"] = self.states[role]["optimizer"] / 2
-            elif s.optimizer != "adamw-8bit" and not s.lora_rank:
-                scratch[role.name, "optimizer"] = 12 * max(sizes) / (s.gpus if s.zero_stage else 1)
-        if s.optimizer != "adamw" and scratch:  # one tensor after another: the largest counts
-            scratch = dict([max(scratch.items(), key=lambda item: item[1])])
+        if not s.fused and s.optimizer == "adamw":
+            scratch = {(role.name, "optimizer"): self.states[role]["optimizer"] / 2 for role in self.trained}
+        elif not s.fused and s.optimizer != "adamw-8bit":
+            sizes = {role: max(w.elements for w in trained_weights(self.arch, role, s)) for role in self.trained}
+            role = max(sizes, key=sizes.get)
+            scratch[role.name, "optimizer"] = 12 * sizes[role] / (s.gpus if s.zero_stage else 1)
         self._record("optimizer", self._resting(gradients=True), scratch)

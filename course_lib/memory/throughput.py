@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from math import ceil, isfinite
 
 from course_lib.memory.architecture import Architecture, architecture_of
-from course_lib.memory.estimate import MemoryEstimate, estimate_memory
+from course_lib.memory.estimate import MemoryEstimate, as_number, estimate_memory
 from course_lib.memory.gpus import GB
 from course_lib.memory.links import communication
 from course_lib.memory.pipeline import PHASES, optimizer_work, passes_of
@@ -234,8 +234,8 @@ def estimate_throughput(
     """
     options = dict(locals())
     model = options.pop("model")
-    if isinstance(model, (int, float)) and not isinstance(model, bool):
-        raise ValueError(f"a number of parameters ({model:g}) has no layers to time: give a model's name or config")
+    if as_number(model) is not None:
+        raise ValueError(f"a number of parameters ({model}) has no layers to time: give a model's name or config")
     arch, settings = architecture_of(model), SpeedSettings(**options)
     memory = _memory(arch, settings)
     return ThroughputEstimate(arch.name, settings, *_timed(arch, settings), memory, _fits(arch, settings, memory))

@@ -1,0 +1,191 @@
+"""In bytes, what autograd does with tensors: an output lives until its last use, a saved tensor until its backward.
+
+Stands beside the flow; arithmetic only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """A tensor. `size` in bytes; `home` owns its storage where it is a view of another value."""
+
+    size: float
+    needs_grad: bool
+    width: int = 2  # bytes an element
+    home: Value | None = None
+
+    @property
+    def storage(self) -> Value:
+        return self.home or self
+
+
+@dataclass(eq=False, slots=True)
+class Operation:
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    saved: list[Value]
+    gradient: float = 0.0  # bytes of weight gradients that its backward makes and leaves
+    scratch: tuple[float, float] = (0.0, 0.0)  # bytes that live only inside the kernel, forward and backward
+    passes_on: bool = False  # its inputs' gradients are its output's, not copies
+    holds: tuple[Value, ...] = ()  # values that a Python variable keeps alive until here
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Bytes of one pass: all but `saved` and `gradients` are high-water marks.
+
+    `forward`, `recompute` (a forward pass that stops where nothing is left to save, as checkpointing does) and
+    `backward` count saved tensors in, the first two the input and the last two gradients, those of weights too.
+    `keeps_input`: the input is among the saved tensors.
+    """
+
+    saved: float
+    forward: float
+    recompute: float
+    backward: float
+    gradients: float
+    keeps_input: bool
+
+
+@dataclass
+class Tape:
+    """Operations in the order in which a forward pass runs them; `grad` tells whether autograd records."""
+
+    grad: bool
+    operations: list[Operation] = field(default_factory=list)
+
+    def run(
+        self,
+        size: float,
+        *inputs: Value,
+        width=2,
+        saves=(),
+        keeps=0.0,
+        gradient=0.0,
+        scratch=(0.0, 0.0),
+        passes_on=False,
+        holds=(),
+    ) -> Value:
+        """Append an operation with an output of `size` bytes; it saves its output if `saves` holds None.
+
+        `keeps` are further bytes that it makes and saves, such as the softmax's statistics.
+        """
+        needs_grad = self.grad and (gradient > 0 or any(v.needs_grad for v in inputs))
+        output = Value(size, needs_grad, width)
+        saved = [(output if v is None else v).storage for v in saves] if needs_grad else []
+        if keeps and needs_grad:
+            saved.append(Value(keeps, False))
+        elif keeps:
+            scratch = (scratch[0] + keeps, scratch[1])
+        gradient = gradient if needs_grad else 0.0
+        self.operations.append(Operation(inputs, (output,), saved, gradient, scratch, passes_on, holds))
+        return output
+
+    def cast(self, value: Value, width: int) -> Value:
+        """The value with `width` bytes an element: itself if it has them already."""
+        if value.width == width:
+            return value
+        return self.run(value.size * width / value.width, value, width=width)
+
+    def add(self, left: Value, right: Value) -> Value:
+        """The sum, in the wider of the two types."""
+        big = left if left.width >= right.width else right
+        return self.run(big.size, left, right, width=big.width, passes_on=True)
+
+    def views(self, value: Value, *sizes: float) -> tuple[Value, ...]:
+        """Parts of a value, without a copy; their gradients are put together into one of the value's size."""
+        parts = tuple(Value(size, value.needs_grad, value.width, value.storage) for size in sizes)
+        self.operations.append(Operation((value,), parts, []))
+        return parts
+
+    def hold(self, *values: Value) -> None:
+        """Python variables keep these alive until the last operation so far."""
+        self.operations[-1].holds += values
+
+    def measured(self, start: Value, end: Value) -> Pass:
+        """The high-water marks of the whole tape, from its input `start` to its output `end`."""
+        saved = {s for op in self.operations for s in op.saved}
+        held = sum(s.size for s in saved)
+        last = max((i for i, op in enumerate(self.operations) if op.saved), default=-1)
+        forward, recompute = self._forward(start, end, saved, last)
+        backward, waiting, gradients = self._backward(end, held, last) if end.needs_grad else (0.0, 0.0, 0.0)
+        return Pass(held, forward, recompute + waiting, backward, gradients, start in saved)
+
+    def _forward(self, start: Value, end: Value, saved: set[Value], last: int) -> tuple[float, float]:
+        """The high-water mark, and that up to operation `last`, whose output is made only if it is saved."""
+        ends_at = self._last_uses(saved | {end})
+        live = peak = recompute = start.size
+        counted = {start}
+        for i, op in enumerate(self.operations):
+            for new in (*op.saved, *(v.storage for v in op.outputs)):
+                if i == last and new not in saved:
+                    recompute = max(peak, live)
+                live += 0.0 if new in counted else new.size
+                counted.add(new)
+            peak = max(peak, live + op.scratch[0])
+            if i == last and op.outputs[0].storage in saved:
+                recompute = peak
+            live -= sum(v.size for v in ends_at.get(i, ()))
+        return peak, recompute
+
+    def _last_uses(self, lasting: set[Value]) -> dict[int, list[Value]]:
+        """The values that end with each operation."""
+        used = ((v.storage, i) for i, op in enumerate(self.operations) for v in (*op.outputs, *op.inputs, *op.holds))
+        ends_at: dict[int, list[Value]] = {}
+        for value, i in dict(used).items():
+            if value not in lasting:
+                ends_at.setdefault(i, []).append(value)
+        return ends_at
+
+    def _backward(self, end: Value, held: float, last: int) -> tuple[float, float, float]:
+        """The high-water mark, the gradients alive when operation `last` runs backward, and those of weights."""
+        holders: dict[Value, int] = {}
+        for op in self.operations:
+            for value in op.saved:
+                holders[value] = holders.get(value, 0) + 1
+        buffers: dict[Value, list] = {end: [end.size, 1]}  # a gradient: bytes, and how many values share it
+        live, gradients = held + end.size, 0.0
+        peak, waiting = live, end.size
+        for i, op in reversed(list(enumerate(self.operations))):
+            if i == last:
+                waiting = live - held
+            incoming = [buffers.pop(v) for v in op.outputs if v in buffers]
+            if not incoming:
+                continue
+            made = []
+            for value in op.inputs:
+                if not value.needs_grad:
+                    continue
+                if op.passes_on and value.width == op.outputs[0].width:
+                    incoming[0][1] += 1
+                    made.append((value, incoming[0]))
+                else:
+                    made.append((value, [value.size, 1]))
+                    live += value.size
+            live += op.gradient
+            gradients += op.gradient
+            peak = max(peak, live + op.scratch[1])
+            live -= _released(incoming)
+            for value in op.saved:
+                holders[value] -= 1
+                live -= value.size if holders[value] == 0 else 0.0
+            for value, buffer in made:
+                if value in buffers:  # a sum of two gradients is a third tensor until both are gone
+                    peak = max(peak, live + value.size)
+                    live += value.size - _released([buffers[value], buffer])
+                    buffer = [value.size, 1]
+                buffers[value] = buffer
+        return peak, waiting, gradients
+
+
+def _released(buffers: Iterable[list]) -> float:
+    """Bytes that are free once one more value lets go of each buffer."""
+    freed = 0.0
+    for buffer in buffers:
+        buffer[1] -= 1
+        freed += buffer[0] if buffer[1] == 0 else 0.0
+    return freed
