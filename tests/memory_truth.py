@@ -41,11 +41,11 @@ class Truth:
 class PlainAdamW:
     """AdamW whose state does not have the weights' dtype: fp32 moments, an fp32 master copy, or 8-bit moments.
 
-    `fused` stands for a kernel that keeps its intermediates in registers.
+    It goes tensor by tensor; the kernel for 8 bits keeps its intermediates in registers.
     """
 
-    def __init__(self, params, kind: str, fused: bool):
-        self.params, self.fused = list(params), fused
+    def __init__(self, params, kind: str):
+        self.params, self.in_registers = list(params), kind == "adamw-8bit"
         self.state = [self._state(p.detach(), kind) for p in self.params]
 
     def _state(self, p, kind: str) -> list:
@@ -59,7 +59,7 @@ class PlainAdamW:
     @torch.no_grad()
     def step(self):
         for p, (first, second, *_) in zip(self.params, self.state, strict=True):
-            if not self.fused and first.dtype == torch.float32:
+            if not self.in_registers:
                 self._update(p, first, second)
 
     def _update(self, p, first, second):
@@ -154,7 +154,7 @@ class Pipeline:
         if s.optimizer == "adamw":
             self.adam = torch.optim.AdamW(self.trained, fused=s.fused, foreach=not s.fused)
         else:
-            self.adam = PlainAdamW(self.trained, s.optimizer, s.fused)
+            self.adam = PlainAdamW(self.trained, s.optimizer)
         for p in self.trained:
             p.grad = torch.zeros_like(p)
         states = self.tracker.live - sum(b.nbytes for model in self.models for b in model.buffers())

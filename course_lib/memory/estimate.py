@@ -83,7 +83,7 @@ class MemoryEstimate:
 
     def _changes(self) -> list[tuple[str, dict]]:
         s = self.settings
-        options = [("a fused optimiser, fused=True", {"fused": True}, not s.fused),
+        options = [("a fused optimiser, fused=True", {"fused": True}, not s.fused and s.optimizer == "adamw"),
                    ("8-bit moments, optimizer='adamw-8bit'", {"optimizer": "adamw-8bit"}, s.optimizer != "adamw-8bit"),
                    ("a precomputed reference", {"reference": "precomputed"}, s.reference_kind == "copy")]  # fmt: skip
         if self.architecture is not None:
@@ -175,7 +175,8 @@ def estimate_memory(
             is not quantised.
         optimizer: bytes a trained bf16 weight, with weight and gradient: "adamw-fp32" (fp32 moments) 12, "adamw"
             (torch's own) 8, "adamw-master" (fp32 master weights and moments) 16, "adamw-8bit" 6.03.
-        fused: whether the optimiser step needs no intermediate tensors.
+        fused: whether torch's own AdamW ("adamw") runs as one kernel, without intermediate tensors; those with fp32
+            moments update one tensor at a time in fp32, and hold three more of the largest one meanwhile.
         lora_rank: of adapters on all linear layers; None trains all weights.
         adapter_precision: "fp32" (PEFT's default) or "bf16".
         quantization: None, or "nf4" with double quantisation for the frozen linear layers.

@@ -232,12 +232,12 @@ class Step:
         return {(role.name, "gradients"): 2 * size * tied}
 
     def _optimizer(self) -> None:
-        """The step itself; unfused, its intermediates: of all weights at once (torch), or of one tensor at a time."""
+        """The step itself, with its intermediates: of all weights at once (torch's, unfused), or of one tensor."""
         s = self.settings
         scratch: Parts = {}
-        if not s.fused and s.optimizer == "adamw":
+        if s.optimizer == "adamw" and not s.fused:
             scratch = {(role.name, "optimizer"): self.states[role]["optimizer"] / 2 for role in self.trained}
-        elif not s.fused and s.optimizer != "adamw-8bit":
+        elif s.optimizer in ("adamw-fp32", "adamw-master"):
             sizes = {role: max(w.elements for w in trained_weights(self.arch, role, s)) for role in self.trained}
             role = max(sizes, key=sizes.get)
             scratch[role.name, "optimizer"] = 12 * sizes[role] / (s.gpus if s.zero_stage else 1)
