@@ -325,6 +325,23 @@ def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> 
     return _part_bars(parts, palette, xlabel, ax)
 
 
+def memory_timeline(phases: Sequence[str], live: Sequence[float], *, ylabel: str, ax: Axes | None = None) -> Axes:
+    """What is held after each operation of a step, shaded by phase, with the peak marked."""
+    ax = ax or plt.subplots(figsize=(8, 3.2))[1]
+    live, names = np.asarray(live), np.asarray(phases)
+    shades = ["#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#999999"]
+    for shade, name in zip(shades, dict.fromkeys(phases), strict=False):
+        inside = np.flatnonzero(names == name)
+        ax.fill_between(inside, live[inside], color=shade, alpha=0.75, linewidth=0, label=name)
+    ax.plot(live, color=COLORS["ink"], linewidth=0.7)
+    top = int(live.argmax())
+    ax.plot(top, live[top], "o", color=COLORS["ink"], markersize=5)
+    ax.annotate(f" peak {live[top]:.3g}", (top, live[top]), xytext=(4, 4), textcoords="offset points", fontsize=9)
+    ax.set(xlabel="operation", ylabel=ylabel, xlim=(0, len(live) - 1), ylim=(0, 1.12 * live.max()))
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    return ax
+
+
 # Passes without gradients are blue, those that train green, those that sample orange.
 PHASE_COLORS = {
     "rollout prefill": "#F0E442",

@@ -3,10 +3,10 @@
 A measurement is a function without arguments that gives the verdict and the figure behind it.
 """
 
-from claims import direct, exact_corner, failures, family
+from claims import direct, exact_corner, failures, family, memory
 
 ORDER = "PMSORND"  # pipelines, memory, speed, optimisation, outcomes, reward hacking, choosing
 CLAIMS = sorted(
-    [*direct.CLAIMS, *exact_corner.CLAIMS, *failures.CLAIMS, *family.CLAIMS],
+    [*direct.CLAIMS, *exact_corner.CLAIMS, *failures.CLAIMS, *family.CLAIMS, *memory.CLAIMS],
     key=lambda row: (ORDER.index(row[0][0]), int(row[0][1:].split(":")[0].split(",")[0])),
 )
