@@ -15,11 +15,11 @@ HEADER = """# What articles claim, and what was measured here
 
 Each claim gets one verdict: holds, holds in part, refuted, depends (on the seed, or on what it names), or open. The
 figures are from the committed results in `experiments/results/` (several seeds, each with its own pre-training), and
-this page is written from them by `python experiments/reports.py`. All of it is measured on Pocket World, with a model of
-0.9 million parameters: it says what *can* happen and why, not how large the effect is in a model of billions. Where a
-figure speaks of *exact worlds*, it is a sum over six replies with random rewards and a random reference, and no model.
-The claims on memory (M) are about models of billions: `course_lib.memory` counts them, and lesson 13 holds its count
-against real steps.
+this page is written from them by `python experiments/reports.py`. All of it is measured on Pocket World, with a model
+of 0.9 million parameters: it says what *can* happen and why, not how large the effect is in a model of billions.
+Where a figure speaks of *exact worlds*, it is a sum over six replies with random rewards and a random reference, and no
+model. The claims on memory (M) are about models of billions: `course_lib.memory` counts them, and lesson 13 holds its
+count against real steps.
 
 | claim | verdict | figure | lesson |
 | --- | --- | --- | --- |

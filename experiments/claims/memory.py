@@ -24,7 +24,8 @@ def twelve_bytes() -> tuple[str, str]:
     real_dpo, real_ppo = (estimate_memory(MODEL, method).states for method in ("dpo", "ppo"))
     return outcome_of([dpo == 112e9, ppo == 2 * dpo, abs(real_ppo / real_dpo - 2) < 0.01]), (
         f"four models of 8e9 parameters: {gb(dpo)} and {gb(ppo)}; Llama-3-8B, whose critic and reward model have no "
-        f"LM head: {gb(real_dpo)} and {gb(real_ppo)}, {real_ppo / real_dpo:.2f} times; activations and logits come on top"
+        f"LM head: {gb(real_dpo)} and {gb(real_ppo)}, {real_ppo / real_dpo:.2f} times; "
+        "activations and logits come on top"
     )
 
 
@@ -100,12 +101,8 @@ def adapters_off() -> tuple[str, str]:
     peaks = {how: found.peak / frozen for how, found in lora.items()}
     listed = ", ".join(f"{times:.2f} ({how})" for how, times in peaks.items())
     return outcome_of([states < 1.1, *(times < 1.1 for times in peaks.values())]), (
-        f"in frozen models of {gb(frozen)}: states {states:.2f} at r = 16; the peak of one pair of 1,024 tokens {listed}"
+        f"in frozen models of {gb(frozen)}: states {states:.2f} at r = 16; peak of one pair of 1,024 tokens {listed}"
     )
-
-
-def fewest(algorithm: str, gpu: str, model: str = MODEL, **settings) -> int:
-    return fewest_gpus(model, algorithm, gpu, **settings)
 
 
 def zero_three() -> tuple[str, str]:
@@ -114,7 +111,7 @@ def zero_three() -> tuple[str, str]:
     counts = []
     for gpu in ("A100-40GB", "H100-80GB", "H200-141GB"):
         naive = -int(-one.states // GPUS[gpu].memory)
-        kept, lean = (fewest("dpo", gpu, sequence_length=2048, **step) for step in STEPS.values())
+        kept, lean = (fewest_gpus(MODEL, "dpo", gpu, sequence_length=2048, **step) for step in STEPS.values())
         counts.append(f"{gpu} {kept} with all kept, {lean} checkpointed, where division says {naive}")
     return outcome_of(checks), (
         f"64 ways, of {gb(one.states)} each holds {gb(many.states)}, of the peak of {gb(one.peak)} {gb(many.peak)}; "
@@ -178,7 +175,9 @@ A100S = {
 def four_against_two() -> dict[str, tuple[int, int]]:
     """Fewest A100 for PPO and DPO of Llama-2-7B, two sequences of 1,024 tokens a GPU."""
     return {
-        name: (fewest("ppo", gpu, "llama-2-7b", batch_size=2, **step), fewest("dpo", gpu, "llama-2-7b", **step))
+        name: tuple(
+            fewest_gpus("llama-2-7b", method, gpu, batch_size=rows, **step) for method, rows in (("ppo", 2), ("dpo", 1))
+        )
         for name, (gpu, step) in A100S.items()
     }
 
