@@ -67,7 +67,11 @@ def label(method: str) -> str:
         "length-dpo": "length-DPO",
         "dpo-mean": "DPO on token means",
     }
-    return method.upper() if method in ("sft", "ppo", "dpo", "ipo", "kto", "orpo") else mixed.get(method, method)
+    return (
+        method.upper()
+        if method in ("sft", "ppo", "dpo", "ipo", "kto", "orpo", "rloo", "grpo")
+        else mixed.get(method, method)
+    )
 
 
 def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]]) -> plt.Figure:
@@ -319,9 +323,25 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], *, xlabel: str, ax
     return ax
 
 
+# Kinds of tensors keep their colour too; parts of other names take these in order.
+KIND_COLORS = {
+    "weights": "#999999",
+    "gradients": "#009E73",
+    "optimizer": "#56B4E9",
+    "activations": "#E69F00",
+    "logits": "#0072B2",
+    "gathered weights": "#CC79A7",
+    "kv cache": "#D55E00",
+    "weight copies": "#F0E442",
+}
+
+
 def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
     """Memory by what it holds: a row of `parts` is one arrangement, a column one kind of tensor."""
-    palette = ["#999999", "#009E73", "#56B4E9", "#E69F00", "#0072B2", "#CC79A7", "#D55E00", "#F0E442"]
+    parts = parts.loc[:, (parts != 0).any()]
+    palette = list(KIND_COLORS.values())
+    if set(parts.columns) <= set(KIND_COLORS):
+        palette = [KIND_COLORS[column] for column in parts.columns]
     return _part_bars(parts, palette, xlabel, ax)
 
 
@@ -374,7 +394,7 @@ def _part_bars(parts: pd.DataFrame, palette: Sequence[str], xlabel: str, ax: Axe
     for y, total in enumerate(left):
         ax.text(total, y, f" {total:.3g}", va="center", fontsize=9)
     ax.set_yticks(range(len(parts)), parts.index)
-    ax.set(ylim=(len(parts) - 0.5, -0.5), xlabel=xlabel)
+    ax.set(ylim=(len(parts) - 0.5, -0.5), xlim=(0, 1.1 * left.max()), xlabel=xlabel)
     ax.grid(axis="y", visible=False)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     return ax
