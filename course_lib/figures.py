@@ -67,7 +67,11 @@ def label(method: str) -> str:
         "length-dpo": "length-DPO",
         "dpo-mean": "DPO on token means",
     }
-    return method.upper() if method in ("sft", "ppo", "dpo", "ipo", "kto", "orpo") else mixed.get(method, method)
+    return (
+        method.upper()
+        if method in ("sft", "ppo", "dpo", "ipo", "kto", "orpo", "rloo", "grpo")
+        else mixed.get(method, method)
+    )
 
 
 def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]]) -> plt.Figure:
@@ -319,10 +323,43 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], *, xlabel: str, ax
     return ax
 
 
+# Kinds of tensors keep their colour too; parts of other names take these in order.
+KIND_COLORS = {
+    "weights": "#999999",
+    "gradients": "#009E73",
+    "optimizer": "#56B4E9",
+    "activations": "#E69F00",
+    "logits": "#0072B2",
+    "gathered weights": "#CC79A7",
+    "kv cache": "#D55E00",
+    "weight copies": "#F0E442",
+}
+
+
 def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
     """Memory by what it holds: a row of `parts` is one arrangement, a column one kind of tensor."""
-    palette = ["#999999", "#009E73", "#56B4E9", "#E69F00", "#0072B2", "#CC79A7", "#D55E00", "#F0E442"]
+    parts = parts.loc[:, (parts != 0).any()]
+    palette = list(KIND_COLORS.values())
+    if set(parts.columns) <= set(KIND_COLORS):
+        palette = [KIND_COLORS[column] for column in parts.columns]
     return _part_bars(parts, palette, xlabel, ax)
+
+
+def memory_timeline(phases: Sequence[str], live: Sequence[float], *, ylabel: str, ax: Axes | None = None) -> Axes:
+    """What is held after each operation of a step, shaded by phase, with the peak marked."""
+    ax = ax or plt.subplots(figsize=(8, 3.2))[1]
+    live, names = np.asarray(live), np.asarray(phases)
+    shades = ["#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#999999"]
+    for shade, name in zip(shades, dict.fromkeys(phases), strict=False):
+        inside = np.flatnonzero(names == name)
+        ax.fill_between(inside, live[inside], color=shade, alpha=0.75, linewidth=0, label=name)
+    ax.plot(live, color=COLORS["ink"], linewidth=0.7)
+    top = int(live.argmax())
+    ax.plot(top, live[top], "o", color=COLORS["ink"], markersize=5)
+    ax.annotate(f" peak {live[top]:.3g}", (top, live[top]), xytext=(4, 4), textcoords="offset points", fontsize=9)
+    ax.set(xlabel="operation", ylabel=ylabel, xlim=(0, len(live) - 1), ylim=(0, 1.12 * live.max()))
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    return ax
 
 
 # Passes without gradients are blue, those that train green, those that sample orange.
@@ -357,7 +394,7 @@ def _part_bars(parts: pd.DataFrame, palette: Sequence[str], xlabel: str, ax: Axe
     for y, total in enumerate(left):
         ax.text(total, y, f" {total:.3g}", va="center", fontsize=9)
     ax.set_yticks(range(len(parts)), parts.index)
-    ax.set(ylim=(len(parts) - 0.5, -0.5), xlabel=xlabel)
+    ax.set(ylim=(len(parts) - 0.5, -0.5), xlim=(0, 1.1 * left.max()), xlabel=xlabel)
     ax.grid(axis="y", visible=False)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     return ax

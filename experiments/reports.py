@@ -13,12 +13,13 @@ from results_io import seeds
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """# What articles claim, and what was measured here
 
-Each claim gets one verdict: holds, holds in part, refuted, depends on the seed, or open. The figures are from the
-committed results in `experiments/results/` (several seeds, each with its own pre-training), and this page is written
-from them by `python experiments/reports.py`. All of it is measured on Pocket World, with a model of 0.9 million
-parameters: it says what *can* happen and why, not how large the effect is in a model of billions. Where a figure
-speaks of *exact worlds*, it is a sum over six replies with random rewards and a random reference, and no model.
-Claims about speed (S) are arithmetic about Llama-3-8B under a roofline, and nothing of them is timed.
+Each claim gets one verdict: holds, holds in part, refuted, depends (on the seed, or on what it names), or open. The
+figures are from the committed results in `experiments/results/` (several seeds, each with its own pre-training), and
+this page is written from them by `python experiments/reports.py`. All of it is measured on Pocket World, with a model
+of 0.9 million parameters: it says what *can* happen and why, not how large the effect is in a model of billions.
+Where a figure speaks of *exact worlds*, it is a sum over six replies with random rewards and a random reference, and no
+model. The claims on memory (M) and speed (S) are about models of billions: `course_lib.memory` counts them. Lesson 13
+holds its bytes against real steps; its seconds are arithmetic under a roofline, and none of them was timed on a GPU.
 
 | claim | verdict | figure | lesson |
 | --- | --- | --- | --- |

@@ -4,6 +4,14 @@ from course_lib.memory.architecture import ARCHITECTURES, Architecture, architec
 from course_lib.memory.cluster import scaling, simulate_steps
 from course_lib.memory.estimate import MemoryEstimate, estimate_memory
 from course_lib.memory.gpus import GB, GIB, GPU, GPUS, gpu_named
+from course_lib.memory.memory_claims import (
+    LEAN,
+    REPORTED_PEAKS,
+    fewest_gpus,
+    method_peaks,
+    reported_grid,
+    serving,
+)
 from course_lib.memory.speed_claims import (
     audit_reported,
     compared_methods,
@@ -21,7 +29,9 @@ __all__ = [
     "GIB",
     "GPU",
     "GPUS",
+    "LEAN",
     "MemoryEstimate",
+    "REPORTED_PEAKS",
     "ThroughputEstimate",
     "architecture_of",
     "audit_reported",
@@ -29,9 +39,13 @@ __all__ = [
     "decoding_speed",
     "estimate_memory",
     "estimate_throughput",
+    "fewest_gpus",
     "gpu_named",
+    "method_peaks",
     "phase_seconds",
+    "reported_grid",
     "scaling",
+    "serving",
     "simulate_steps",
     "speed_ratios",
     "turning_batch",

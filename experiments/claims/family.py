@@ -1,4 +1,4 @@
-"""Claims of lesson 06: by arithmetic and autograd, and from results/family.json."""
+"""Claims of lesson 06: by autograd, and from results/family.json."""
 
 from __future__ import annotations
 
@@ -32,20 +32,6 @@ def regularisers(beta: float = 0.1, flipped: float = 0.3) -> tuple[str, str]:
         f"a policy whose difference of log-ratios is {h.item():.0f} nats is pulled back in {len(back)} of {len(held)} "
         f"cases: {'; '.join(back) or 'none'}"
     )
-
-
-def without_reference(lora: float = 0.005) -> tuple[str, str]:
-    everything, adapters, reference = 2 + 2 + 8, 2 + lora * (2 + 2 + 8), 2  # bytes a parameter
-    savings = {
-        "all weights trained, reference copied": reference / (everything + reference),
-        "reference computed before": 0.0,
-        "LoRA, reference copied": reference / (adapters + reference),
-        "LoRA, adapters off as reference": 0.0,
-    }
-    inside = [0.3 <= saving <= 0.5 for saving in savings.values()]
-    outcome = "holds" if all(inside) else "holds in part" if any(inside) else "refuted"
-    listed = ", ".join(f"{saving:.0%} ({how})" for how, saving in savings.items())
-    return outcome, f"by arithmetic, and before activations, which both have alike: {listed}"
 
 
 def column(labels: str, method: str, figure: str = "gold") -> list[float]:
@@ -105,7 +91,6 @@ def normalisation_cures() -> tuple[str, str]:
 
 CLAIMS = [
     ("P4, for KTO and SimPO: a saturating utility, a length-normalised margin regularise", regularisers, LESSON),
-    ("M2: SimPO needs 30-50% less memory than DPO", without_reference, LESSON),
     ("R2, first half: DPO learns that longer is better when the data leans that way", learns_length, LESSON),
     ("R2, second half: length normalisation removes that", normalisation_cures, LESSON),
     ("R3, without PPO: noise hurts DPO much, KTO moderately, IPO and SimPO little", noise_order, LESSON),
