@@ -130,7 +130,7 @@ The same model and pairs, each arm in a process of its own, all arms in turn; me
 whole epoch divided by its steps: tokenisation, batches and the pass that precomputes the reference's scores are in it.
 "Steps alone" compares the time from one step to the next, which is what a further epoch on the same pairs costs. On the
 CPU everything is fp32 on one thread, without activation checkpointing. Memory is the peak of torch's allocations:
-weights, gradients, optimiser, reference and activations. From the third row on each row adds one lever to the row
+weights, gradients, optimiser, reference and activations. From the fourth row on each row adds one lever to the row
 before. That loss and gradients equal TRL's to 1e-5 is tested (`tests/test_against_trl.py`).
 `python experiments/reports.py` writes this page from `benchmarks/results/dpo_step.json`, which
 `python benchmarks/dpo_step.py` measures.
@@ -145,8 +145,21 @@ SPEED_NAMES = {
 
 
 def speed_page() -> str:
-    sizes = json.loads((ROOT / "benchmarks/results/dpo_step.json").read_text())
-    return SPEED_HEADER + "".join(speed_table(SPEED_NAMES[size], found["arms"]) for size, found in sizes.items())
+    dpo, others = (json.loads((ROOT / f"benchmarks/results/{name}.json").read_text()) for name in BENCHMARKS)
+    tables = [speed_table(SPEED_NAMES[size], found["arms"]) for size, found in dpo.items()]
+    return SPEED_HEADER + "".join(tables) + OTHERS_HEADER + other_rows(others)
+
+
+BENCHMARKS = ("dpo_step", "other_steps")
+OTHERS_HEADER = """
+## SFT, reward model and KTO
+
+Measured likewise (`benchmarks/other_steps.py`), both libraries at their defaults; for KTO that means that the reference
+is precomputed here, and not there.
+
+| | model | ms a step, TRL | here | times as fast | share of TRL's memory |
+| --- | --- | --- | --- | --- | --- |
+"""
 
 
 def speed_table(name: str, arms: dict) -> str:
@@ -160,6 +173,17 @@ def speed_table(name: str, arms: dict) -> str:
         "| --- | --- | --- | --- | --- | --- |\n"
     )
     return f"\n## {name}\n\n{head}" + "\n".join(rows) + "\n"
+
+
+def other_rows(sizes: dict) -> str:
+    rows = [
+        f"| {method} | {size} | {found['arms']['trl']['milliseconds']:,.0f} | {own['milliseconds']:,.0f} | "
+        f"{own['times_as_fast']:.1f} | {own['share_of_memory']:.2f} |"
+        for size, methods in sizes.items()
+        for method, found in methods.items()
+        for own in [found["arms"]["ours"]]
+    ]
+    return "\n".join(rows) + "\n"
 
 
 PAGES = {"CLAIMS.md": ledger, "docs/pocket_world.md": world_page, "docs/speed.md": speed_page}
