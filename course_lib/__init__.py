@@ -29,7 +29,7 @@ from course_lib.losses import (
     simpo_loss,
     whiten,
 )
-from course_lib.memory import estimate_memory
+from course_lib.memory import estimate_memory, estimate_throughput
 from course_lib.models import load_policy, load_reward_model, reference_of
 from course_lib.rollouts import sample
 from course_lib.trainers import (
@@ -60,6 +60,7 @@ __all__ = [
     "completion_logps",
     "dpo_loss",
     "estimate_memory",
+    "estimate_throughput",
     "generalized_advantage_estimate",
     "grpo_advantages",
     "grpo_loss",

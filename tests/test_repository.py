@@ -16,8 +16,11 @@ FLOW = ["world", "data", "logprobs", "models", "losses", "exact", "trainers", "r
 
 @pytest.mark.slow
 def test_the_readme_example_runs_as_printed(capsys):
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
-    exec(compile(code, "README.md", "exec"), {})
+    training, sizing = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    exec(compile(sizing, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "GB" in out and "tokens" in out and "NOT fit" not in out
+    exec(compile(training, "README.md", "exec"), {})
     out = capsys.readouterr().out
     before, after = map(float, re.search(r"gold reward (-?[\d.]+) -> (-?[\d.]+)", out).groups())
     assert after > before and "rewards/margins" in out
