@@ -34,9 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command in ("vram", "speed"):
         run, its_parser = (vram, vram_parser) if options.command == "vram" else (speed, speed_parser)
         try:
-            return run(vars(options))
+            status = run(vars(options))
+            sys.stdout.flush()
+            return status
         except ValueError as error:
             its_parser.error(str(error))
+        except BrokenPipeError:  # whoever reads, such as `head`, has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
     return doctor()
 
 
