@@ -328,6 +328,7 @@ KIND_COLORS = {
     "weights": "#999999",
     "gradients": "#009E73",
     "optimizer": "#56B4E9",
+    "update": "#882255",
     "activations": "#E69F00",
     "logits": "#0072B2",
     "gathered weights": "#CC79A7",

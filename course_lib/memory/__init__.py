@@ -3,7 +3,7 @@
 from course_lib.memory.architecture import ARCHITECTURES, Architecture, architecture_of
 from course_lib.memory.cluster import scaling, simulate_steps
 from course_lib.memory.estimate import MemoryEstimate, estimate_memory
-from course_lib.memory.gpus import GB, GIB, GPU, GPUS, gpu_named
+from course_lib.memory.gpus import CONTEXT_BYTES, GB, GIB, GPU, GPUS, gpu_named
 from course_lib.memory.memory_claims import (
     LEAN,
     REPORTED_PEAKS,
@@ -24,6 +24,7 @@ from course_lib.memory.throughput import ThroughputEstimate, estimate_throughput
 
 __all__ = [
     "ARCHITECTURES",
+    "CONTEXT_BYTES",
     "Architecture",
     "GB",
     "GIB",

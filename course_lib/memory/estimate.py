@@ -52,7 +52,10 @@ class MemoryEstimate:
 
     @property
     def by_kind(self) -> dict[str, float]:
-        """Bytes of weights, gradients, optimizer, activations, logits and the rest at the peak."""
+        """Bytes of weights, gradients, optimizer, activations, logits and the rest at the peak.
+
+        "optimizer" is its state; "update" what its step holds besides, for as long as it runs.
+        """
         return self._grouped(1)
 
     @property

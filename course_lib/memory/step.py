@@ -236,9 +236,9 @@ class Step:
         s = self.settings
         scratch: Parts = {}
         if s.optimizer == "adamw" and not s.fused:
-            scratch = {(role.name, "optimizer"): self.states[role]["optimizer"] / 2 for role in self.trained}
+            scratch = {(role.name, "update"): self.states[role]["optimizer"] / 2 for role in self.trained}
         elif s.optimizer in ("adamw-fp32", "adamw-master"):
             sizes = {role: max(w.elements for w in trained_weights(self.arch, role, s)) for role in self.trained}
             role = max(sizes, key=sizes.get)
-            scratch[role.name, "optimizer"] = 12 * sizes[role] / (s.gpus if s.zero_stage else 1)
+            scratch[role.name, "update"] = 12 * sizes[role] / (s.gpus if s.zero_stage else 1)
         self._record("optimizer", self._resting(gradients=True), scratch)

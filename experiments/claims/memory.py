@@ -25,7 +25,7 @@ def twelve_bytes() -> tuple[str, str]:
     return outcome_of([dpo == 112e9, ppo == 2 * dpo, abs(real_ppo / real_dpo - 2) < 0.01]), (
         f"four models of 8e9 parameters: {gb(dpo)} and {gb(ppo)}; Llama-3-8B, whose critic and reward model have no "
         f"LM head: {gb(real_dpo)} and {gb(real_ppo)}, {real_ppo / real_dpo:.2f} times; "
-        "activations and logits come on top"
+        "activations, logits and the update's intermediates come on top"
     )
 
 
@@ -106,16 +106,17 @@ def adapters_off() -> tuple[str, str]:
 
 
 def zero_three() -> tuple[str, str]:
-    one, many = estimate_memory(MODEL, "dpo"), estimate_memory(MODEL, "dpo", zero_stage=3, gpus=64)
+    pair = {"sequence_length": 2048}
+    one, many = (estimate_memory(MODEL, "dpo", **pair, **more) for more in ({}, {"zero_stage": 3, "gpus": 64}))
     checks = [abs(part * 64 / whole - 1) < 0.1 for part, whole in ((many.states, one.states), (many.peak, one.peak))]
     counts = []
     for gpu in ("A100-40GB", "H100-80GB", "H200-141GB"):
         naive = -int(-one.states // GPUS[gpu].memory)
-        kept, lean = (fewest_gpus(MODEL, "dpo", gpu, sequence_length=2048, **step) for step in STEPS.values())
+        kept, lean = (fewest_gpus(MODEL, "dpo", gpu, **pair, **step) for step in STEPS.values())
         counts.append(f"{gpu} {kept} with all kept, {lean} checkpointed, where division says {naive}")
     return outcome_of(checks), (
-        f"64 ways, of {gb(one.states)} each holds {gb(many.states)}, of the peak of {gb(one.peak)} {gb(many.peak)}; "
-        f"fewest for one pair of 2,048 tokens: {'; '.join(counts)}"
+        f"one pair of 2,048 tokens a GPU, 64 ways: of states of {gb(one.states)} each holds {gb(many.states)}, of the "
+        f"peak of {gb(one.peak)} {gb(many.peak)}; fewest that fit: {'; '.join(counts)}"
     )
 
 

@@ -8,6 +8,7 @@ from itertools import product
 import pandas as pd
 
 from course_lib.memory import (
+    CONTEXT_BYTES,
     architecture_of,
     audit_reported,
     estimate_throughput,
@@ -82,7 +83,7 @@ def bounds(model: str = "llama-3-8b") -> pd.DataFrame:
     arch, rows = architecture_of(model), []
     for gpu, batch, length in product(TRAINED_ON, (1, 8, 64, 512), (256, 1024)):
         held = 2 * arch.parameters() + batch * length * 2 * 2 * arch.layers * arch.keys
-        if held <= gpu_named(gpu).memory:
+        if held <= gpu_named(gpu).memory - CONTEXT_BYTES:
             phases = estimate_throughput(model, "rloo", gpu=gpu, batch_size=batch, sequence_length=length).phases
             names = ("rollout decoding", "policy forward", "backward", "optimizer")
             rows.append({"gpu": gpu, "batch": batch, "length": length} | {name: phases[name].bound for name in names})
