@@ -55,6 +55,15 @@ def test_parameters_are_those_of_real_models(family, tied):
     assert arch.parameters("score") == counted(config, AutoModelForSequenceClassification)
 
 
+@pytest.mark.parametrize("config", [
+    LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True),
+    Qwen3Config(**SMALL, attention_bias=True),
+    GemmaConfig(**SMALL, attention_bias=True),
+], ids=lambda config: config.model_type)  # fmt: skip
+def test_biases_are_counted(config):
+    assert architecture_of(config).parameters() == counted(config)
+
+
 def test_gpt2_and_the_tables_counts():
     config = GPT2Config(n_embd=96, n_layer=2, n_head=4)
     assert architecture_of(config).parameters() == counted(config)
@@ -139,12 +148,14 @@ def test_each_saving_saves():
     (("mixtral-8x7b", "dpo"), {"lora_rank": 8, "quantization": "nf4"}, "experts"),
     (("gpt2", "sft"), {"sequence_length": 4096}, "positions"),
     ((LlamaConfig(num_attention_heads=5, num_key_value_heads=2, hidden_size=80, head_dim=16), "sft"), {}, "divide"),
-    ((-1, "dpo"), {}, "above 0"),
+    ((-1, "dpo"), {}, "at least 1"),
     ((8e9, "dpo"), {"lora_rank": 8}, "shapes of the layers"),
     ((None, "dpo"), {}, "is no model"),
+    ((LlamaConfig(num_hidden_layers=0), "dpo"), {}, "at least one of each"),
+    (("llama-3-8b", "dpo"), {"batch_size": 10**400}, "whole number"),
     ((True, "dpo"), {}, "is no model"),
-    ((float("nan"), "dpo"), {}, "above 0"),
-    (("inf", "dpo"), {}, "above 0"),
+    ((float("nan"), "dpo"), {}, "at least 1"),
+    (("inf", "dpo"), {}, "at least 1"),
     (("llama-3-8b", "dpo"), {"batch_size": float("inf")}, "batch_size is a whole number"),
     (("llama-3-8b", "dpo"), {"sequence_length": float("nan")}, "sequence_length is a whole number"),
     (("llama-3-8b", "dpo"), {"sequence_length": None}, "sequence_length is a whole number"),

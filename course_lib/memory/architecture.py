@@ -23,6 +23,8 @@ class Architecture:
     intermediate_size: int
     tied: bool = False  # the output layer is the embedding
     qkv_bias: bool = False
+    out_bias: bool = False  # behind attention
+    mlp_bias: bool = False
     qk_norm: bool = False
     norm: str = "rms"  # or "gemma" (its multiplication in fp32), "layer" (GPT-2)
     positions: int = 0  # learned position embeddings; 0 means rotary ones
@@ -70,12 +72,17 @@ class Architecture:
         found = norms + [Weight("linear", shape, linear=True) for shape in attention]
         if self.qkv_bias:
             found += [Weight("bias", shape[:1]) for shape in attention[:3]]
+        if self.out_bias:
+            found.append(Weight("bias", (hidden,)))
         if self.qk_norm:
             found += [Weight("norm", (self.head_size,))] * 2
         if self.experts:  # each kind of expert matrix is one tensor, which neither LoRA nor NF4 takes for a layer
             shapes = [(self.experts, hidden), (self.experts, 2 * inner, hidden), (self.experts, hidden, inner)]
             return found + [Weight("experts", shape) for shape in shapes]
-        return found + [Weight("linear", s, linear=True) for s in ((inner, hidden), (inner, hidden), (hidden, inner))]
+        mlp = ((inner, hidden), (inner, hidden), (hidden, inner))
+        if self.mlp_bias:
+            found += [Weight("bias", shape[:1]) for shape in mlp]
+        return found + [Weight("linear", shape, linear=True) for shape in mlp]
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,10 @@ def from_config(config) -> Architecture:
             "must be a multiple of the key-value heads, and divide the hidden size"
         )
     gpt2 = kind == "gpt2"
+    sizes = {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
+    if min(sizes.values()) < 1:
+        raise ValueError(f"a model has at least one of each; got {sizes}")
+    attention_bias = kind in ("llama", "qwen3", "gemma") and bool(getattr(config, "attention_bias", False))
     return Architecture(
         getattr(config, "name_or_path", "") or kind,
         config.vocab_size,
@@ -168,7 +179,9 @@ def from_config(config) -> Architecture:
         head_size,
         (config.n_inner or 4 * hidden) if gpt2 else config.intermediate_size,
         tied=bool(config.tie_word_embeddings),
-        qkv_bias=kind == "qwen2" or (kind != "gpt2" and bool(getattr(config, "attention_bias", False))),
+        qkv_bias=kind == "qwen2" or attention_bias,
+        out_bias=attention_bias,
+        mlp_bias=kind == "llama" and bool(getattr(config, "mlp_bias", False)),
         qk_norm=kind == "qwen3",
         norm="layer" if gpt2 else "gemma" if kind == "gemma" else "rms",
         positions=config.n_positions if gpt2 else 0,

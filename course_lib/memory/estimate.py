@@ -198,6 +198,8 @@ def estimate_memory(
         gpus: how many share the work.
         offload: None, "optimizer" (its state lives on the CPU), or "parameters" (weights too; ZeRO-3).
 
+    Dropout is taken to be off, as preference trainers switch it off; where it is on, it keeps a mask and a copy more.
+
     Returns:
         `MemoryEstimate`, bytes per GPU.
 
@@ -234,8 +236,8 @@ def as_number(model) -> float | None:
 
 
 def _from_count(count: float, settings: Settings) -> MemoryEstimate:
-    if not 0 < count < float("inf"):
-        raise ValueError(f"a number of parameters is above 0; got {count}")
+    if not 1 <= count < float("inf"):
+        raise ValueError(f"a number of parameters is at least 1; got {count}")
     if settings.lora_rank:
         raise ValueError("adapters depend on the shapes of the layers: give a model's name or config, not a number")
     every = [Weight("all", (count,))]

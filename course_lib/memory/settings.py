@@ -195,7 +195,7 @@ class SpeedSettings(Settings):
 
 def _is_count(value) -> bool:
     real = isinstance(value, Real) and not isinstance(value, bool)
-    return real and 1 <= value < float("inf") and value == int(value)
+    return real and 1 <= value <= 1e12 and value == int(value)
 
 
 @dataclass(frozen=True)
