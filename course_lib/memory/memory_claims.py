@@ -8,8 +8,7 @@ from itertools import product
 from course_lib.memory.architecture import architecture_of
 from course_lib.memory.estimate import MemoryEstimate, estimate_memory
 from course_lib.memory.gpus import CONTEXT_BYTES, GB, gpu_named
-from course_lib.memory.settings import PAIRWISE
-from course_lib.memory.speed_claims import METHODS, decoding_speed
+from course_lib.memory.speed_claims import decoding_speed, on_equal_terms
 
 # As reported of an 8B model on 8 nodes of 8 H100: peak GB a GPU.
 REPORTED_PEAKS = {"PPO": 76.2, "DPO": 48.5, "DPO + LoRA": 24.1, "SimPO": 18.9}
@@ -22,13 +21,7 @@ def method_peaks(model="llama-3-8b", *, sequences: int = 2, **settings) -> dict[
     Raises:
         ValueError: for an odd number of sequences, and as `estimate_memory`.
     """
-    if sequences % 2:
-        raise ValueError(f"pairs need an even number of sequences; got {sequences}")
-    found = {}
-    for name, options in METHODS.items():
-        batch_size = sequences // 2 if options["algorithm"] in PAIRWISE else sequences
-        found[name] = estimate_memory(model, **options | {"batch_size": batch_size} | settings)
-    return found
+    return on_equal_terms(estimate_memory, model, sequences, settings)
 
 
 def fewest_gpus(model, algorithm: str, gpu: str, *, most: int = 128, **settings) -> int | None:

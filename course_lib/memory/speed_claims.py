@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from course_lib.memory.architecture import architecture_of
@@ -27,12 +27,17 @@ def compared_methods(model="llama-3-8b", *, sequences: int = 8, **settings) -> d
     Raises:
         ValueError: for an odd number of sequences, and as `estimate_throughput`.
     """
+    return on_equal_terms(estimate_throughput, model, sequences, settings)
+
+
+def on_equal_terms(estimate: Callable, model, sequences: int, settings: dict) -> dict:
+    """What an estimator says of each of `METHODS`, where as many sequences go through a GPU, in pairs or not."""
     if sequences % 2:
         raise ValueError(f"pairs need an even number of sequences; got {sequences}")
     found = {}
     for name, options in METHODS.items():
         batch_size = sequences // 2 if options["algorithm"] in PAIRWISE else sequences
-        found[name] = estimate_throughput(model, **options | {"batch_size": batch_size} | settings)
+        found[name] = estimate(model, **options | {"batch_size": batch_size} | settings)
     return found
 
 

@@ -161,8 +161,8 @@ def _partners(rows: list[Encoded], longest: int, seed: int) -> list[int]:
 
 def _others(order: list[int], place: int, rows: list[Encoded], longest: int, *, strict: bool) -> Iterator[int]:
     """Rows whose responses fit behind this one's prompt, nearest in the circle first; `strict`: that mismatch."""
-    row = rows[order[place]]
-    for distance in range(1, len(order)):
+    row, reach = rows[order[place]], min(len(order), 100) if strict else len(order)
+    for distance in range(1, reach):
         for other in (order[(place + distance) % len(order)], order[place - distance]):
             fits = len(row.prompt_ids) + len(rows[other].completion_ids) <= longest
             mismatches = row.prompt_ids != rows[other].prompt_ids and row.completion_ids != rows[other].completion_ids
