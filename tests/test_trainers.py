@@ -286,7 +286,7 @@ def test_every_kto_micro_batch_holds_both_classes(tiny_model, tokenizer):
 def test_a_rare_class_is_dealt_over_the_micro_batches(tiny_model, tokenizer, up):
     records = [r | {"label": i < up} for i, r in enumerate(unpaired_records(64))]
     trainer = KTOTrainer(tiny_model, tokenizer, records, KTOConfig(**QUIET | {"batch_size": 64, "accumulation": 3}))
-    parts = trainer._micro_batches(list(range(64)))
+    parts = trainer.batches_of(trainer.training).take()
     assert all(p["desirable"].any() and not p["desirable"].all() for p in parts)
     assert sum(len(p["desirable"]) for p in parts) == 64
 

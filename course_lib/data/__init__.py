@@ -9,22 +9,46 @@ from course_lib.data.collation import (
     shared_length,
 )
 from course_lib.data.loading import load_records
-from course_lib.data.records import RecordError, encode_records, find_problems, keep_valid, validate_records
-from course_lib.data.tokenization import encode_completion, encode_text
+from course_lib.data.records import (
+    RecordError,
+    encode_records,
+    find_problems,
+    fit_rows,
+    keep_valid,
+    validate_records,
+)
+from course_lib.data.tokenization import (
+    Encoded,
+    adds_bos,
+    encode_completion,
+    encode_prompt,
+    encode_row,
+    encode_text,
+    turn_end_ids,
+)
+from course_lib.data.turns import plain_template, turn_end
 
 __all__ = [
+    "Encoded",
     "LengthBuckets",
     "RecordError",
+    "adds_bos",
     "collate_completions",
     "collate_pairs",
     "collate_shared",
     "encode_completion",
+    "encode_prompt",
     "encode_records",
+    "encode_row",
     "encode_text",
     "even_parts",
     "find_problems",
+    "fit_rows",
     "keep_valid",
     "load_records",
+    "plain_template",
     "shared_length",
+    "turn_end",
+    "turn_end_ids",
     "validate_records",
 ]

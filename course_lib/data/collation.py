@@ -18,7 +18,8 @@ from course_lib.data.tokenization import Encoded
 def collate_completions(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Pad B rows into `input_ids`, `attention_mask` and `completion_mask`, each (B, T).
 
-    Masks come from lengths, never from token ids, so a pad token that equals EOS hides nothing.
+    Masks come from lengths and from `Encoded.scored`, never from token ids, so a pad token that equals EOS hides
+    nothing.
 
     Raises:
         ValueError: if a completion is empty.
@@ -29,11 +30,11 @@ def collate_completions(rows: Sequence[Encoded], pad_token_id: int) -> dict[str,
     before = max(len(r.prompt_ids) for r in rows)
     after = max(len(r.completion_ids) for r in rows)
     input_ids, attention_mask, completion_mask = [], [], []
-    for prompt, completion in rows:
+    for prompt, completion, scored in rows:
         left, right = before - len(prompt), after - len(completion)
         input_ids.append([pad_token_id] * left + [*prompt, *completion] + [pad_token_id] * right)
         attention_mask.append([0] * left + [1] * (len(prompt) + len(completion)) + [0] * right)
-        completion_mask.append([False] * before + [True] * len(completion) + [False] * right)
+        completion_mask.append([False] * before + (scored or [True] * len(completion)) + [False] * right)
     return {
         "input_ids": _tensor(input_ids),
         "attention_mask": _tensor(attention_mask),
@@ -51,11 +52,12 @@ def collate_shared(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) 
     """Put B pairs into B rows of [common | chosen | rejected | padding], for `pair_logps`.
 
     What both sides begin with, the prompt and the first tokens that their completions share, stands there once. A
-    completion's last token stands nowhere: it is predicted, but nothing follows it.
+    completion's last token stands nowhere: it is predicted, but nothing follows it. Tokens that do not count (see
+    `Encoded`) stand in the row and have no target.
 
     Returns:
         `input_ids`, `segments` (0 common, 1 chosen, 2 rejected, -1 padding) and `position_ids`, each (B, T); and for
-        each of the N completion tokens `source`, the place in the flattened rows that predicts it, `target`, its id,
+        each of the N scored tokens `source`, the place in the flattened rows that predicts it, `target`, its id,
         and `completion`, whose it is: b for the chosen and B + b for the rejected of row b, each (N,).
 
     Raises:
@@ -71,12 +73,14 @@ def collate_shared(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) 
         same = _same_start(chosen.completion_ids, rejected.completion_ids)
         row, segments = [*prompt, *chosen.completion_ids[:same]], [0] * (len(prompt) + same)
         positions, common = [*range(len(row))], len(row)
-        for side, ids in enumerate((chosen.completion_ids, rejected.completion_ids)):
-            inputs, start = ids[same:-1], i * width
+        for side, encoded in enumerate((chosen, rejected)):
+            ids, start = encoded.completion_ids, i * width
+            inputs = ids[same:-1]
             places = [*range(len(prompt) - 1, common), *range(len(row), len(row) + len(inputs))]
-            scored["source"] += [start + place for place in places]
-            scored["target"] += ids
-            scored["completion"] += [side * len(pairs) + i] * len(ids)
+            counted = [j for j in range(len(ids)) if encoded.scored is None or encoded.scored[j]]
+            scored["source"] += [start + places[j] for j in counted]
+            scored["target"] += [ids[j] for j in counted]
+            scored["completion"] += [side * len(pairs) + i] * len(counted)
             row, segments = row + inputs, segments + [side + 1] * len(inputs)
             positions += range(common, common + len(inputs))
         padding = width - len(row)
@@ -107,9 +111,9 @@ def _same_start(first: list[int], second: list[int]) -> int:
 class LengthBuckets:
     """Batches of row indices, rows of similar length together, in an order drawn anew each epoch.
 
-    Iterating twice gives two different epochs; the same seed gives the same epochs. Rows are shuffled,
-    sorted by length inside pools of about fifty batches, cut into batches whose sizes differ by one at
-    most, and the batches shuffled. With `groups`, one number a row, each group is dealt out so: every batch
+    Iterating twice gives two different epochs, counted by `epoch`, which can be set; the same seed gives the same
+    ones. Rows are shuffled, sorted by length inside pools of about fifty batches, cut into batches whose sizes differ
+    by one at most, and the batches shuffled. With `groups`, one number a row, each group is dealt out so: every batch
     holds its share of every group, and may be larger or smaller by a row a group.
     """
 

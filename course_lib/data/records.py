@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from course_lib.data.formats import KINDS, ROLES, is_dialogue, keys_of, normalised, only_known_keys
 from course_lib.data.tokenization import Encoded, encode_row
 
-KINDS = {
-    "preference": ("prompt", "chosen", "rejected"),
-    "sft": ("prompt", "completion"),
-    "unpaired": ("prompt", "completion", "label"),
-    "prompt": ("prompt",),
-}
-ROLES = ("system", "user", "assistant", "tool")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,16 +25,16 @@ class Problem:
 
 
 class RecordError(ValueError):
-    """Some records cannot be trained on. `problems` holds all of them, the message the first ten."""
+    """Some records cannot be trained on. `problems` holds all of them, the message the first ten and what to do."""
 
-    def __init__(self, problems: list[Problem], total: int):
+    def __init__(self, problems: list[Problem], total: int, advice: str = ""):
         self.problems = problems
         rows = len({p.row for p in problems})
         shown = "\n".join(f"  {p}" for p in problems[:10])
         more = f"\n  ... and {len(problems) - 10} more in .problems" if len(problems) > 10 else ""
         super().__init__(
             f"{rows} of {total} records cannot be used (rows count from 0):\n{shown}{more}\n"
-            "Mend them, or keep the others with course_lib.data.keep_valid(records, kind)."
+            f"{advice or 'Mend them, or leave them out.'}"
         )
 
 
@@ -56,34 +52,84 @@ def validate_records(records: Sequence[dict], kind: str, *, tokenizer=None, max_
         RecordError: a `ValueError` that lists every problem with its row number and the remedy.
         ValueError: for an unknown kind, or no records at all.
     """
-    records = list(records)
-    _examine(records, kind, tokenizer, max_length)
-    return [{key: record[key] for key in _keys(record, kind)} for record in records]
+    records = _listed(records)
+    encoded: list[list[Encoded]] = []
+    problems = find_problems(records, kind, tokenizer=tokenizer, max_length=max_length, encoded=encoded)
+    if problems:
+        raise RecordError(problems, len(records), _keep_the_others(kind, max_length))
+    return [only_known_keys(normalised(record, kind), kind) for record in records]
 
 
-def encode_records(records: Sequence[dict], kind: str, *, tokenizer, max_length: int) -> list:
+def encode_records(records: Sequence[dict], kind: str, *, tokenizer, max_length: int | None = None) -> list:
     """The records as token ids, once each has been validated: an `Encoded` a row, or for pairs (chosen, rejected).
 
     Arguments and errors as in `validate_records`.
     """
-    encoded = _examine(list(records), kind, tokenizer, max_length)
+    records, encoded = _listed(records), []
+    problems = find_problems(records, kind, tokenizer=tokenizer, max_length=max_length, encoded=encoded)
+    if problems:
+        raise RecordError(problems, len(records), _keep_the_others(kind, max_length))
     return [tuple(row) if kind == "preference" else row[0] for row in encoded]
 
 
-def _examine(records: list[dict], kind: str, tokenizer, max_length: int | None) -> list[list[Encoded]]:
-    """The rows as token ids, if there is a tokenizer and a length to hold them to; raises if any is malformed."""
+def fit_rows(rows: Sequence, max_length: int, *, over_long: str = "refuse") -> tuple[list, list[int]]:
+    """Hold encoded rows to a length.
+
+    Args:
+        rows: as `encode_records` gives them: an `Encoded`, or (chosen, rejected).
+        max_length: tokens of prompt and completion together.
+        over_long: "refuse" raises; "drop" leaves longer rows out; "truncate" cuts the ends of their completions, and
+            leaves a row out where that would leave nothing that counts, or a pair without a difference. What is cut or
+            left out is counted in the log.
+
+    Returns:
+        `(rows, kept)`: the rows that remain, and their indices.
+
+    Raises:
+        RecordError: for "refuse", with every over-long row; otherwise if no row remains.
+    """
+    long = {i: problem for i, row in enumerate(rows) for problem in _length_problems(_sides(row), max_length)}
+    if long and over_long == "refuse":
+        problems = [Problem(i, what, remedy) for i, (what, remedy) in long.items()]
+        raise RecordError(problems, len(rows), "Raise max_length, or set over_long='drop' or 'truncate' in the config.")
+    cut = {i: _truncated(rows[i], max_length) for i in long} if over_long == "truncate" else {}
+    fitted = {i: cut.get(i) if i in long else row for i, row in enumerate(rows)}
+    kept = [i for i, row in fitted.items() if row is not None]
+    if not kept:
+        raise RecordError([Problem(i, *problem) for i, problem in long.items()], len(rows), "Raise max_length.")
+    if long:
+        dropped = len(rows) - len(kept)
+        logger.warning(
+            "max_length=%d: of %d records %d were cut and %d left out",
+            max_length,
+            len(rows),
+            len(long) - dropped,
+            dropped,
+        )
+    return [fitted[i] for i in kept], kept
+
+
+def _listed(records) -> list:
+    if isinstance(records, (str, bytes, Mapping)):
+        raise TypeError(f"records is a list of rows; got a {type(records).__name__}")
+    records = list(records)
     if not records:
         raise ValueError("there are no records; pass at least one row")
-    encoded: list[list[Encoded]] = []
-    problems = find_problems(records, kind, tokenizer=tokenizer, max_length=max_length, encoded=encoded)
-    if problems:
-        raise RecordError(problems, len(records))
-    return encoded
+    return records
+
+
+def _keep_the_others(kind: str, max_length: int | None) -> str:
+    """The call that leaves out exactly the rows that were named."""
+    length = "" if max_length is None else f", tokenizer=tokenizer, max_length={max_length}"
+    return f"Mend them, or keep the others: records, _ = course_lib.data.keep_valid(records, {kind!r}{length})"
 
 
 def keep_valid(records: Sequence[dict], kind: str, *, tokenizer=None, max_length: int | None = None):
-    """Split records into those that can be trained on and the problems of the others: `(valid, problems)`."""
-    records = list(records)
+    """Split records into those that can be trained on and the problems of the others: `(valid, problems)`.
+
+    Arguments as in `validate_records`; without a tokenizer, rows that are too long are not found.
+    """
+    records = _listed(records)
     problems = find_problems(records, kind, tokenizer=tokenizer, max_length=max_length)
     bad = {p.row for p in problems}
     return [r for i, r in enumerate(records) if i not in bad], problems
@@ -94,30 +140,25 @@ def find_problems(
 ) -> list[Problem]:
     """Every problem of every row, in row order (arguments as in `validate_records`).
 
-    Rows that were tokenised are appended to `encoded`, if it is given.
+    Published variants of a kind count as that kind (see `load_records`). Rows that were tokenised are appended to
+    `encoded`, if it is given.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown record kind {kind!r}; choose one of {', '.join(KINDS)}")
     problems, first_format = [], None
     for row, record in enumerate(records):
+        record = normalised(record, kind)
         found = list(_shape_problems(record, kind))
         if not found:
-            record = {key: record[key] for key in _keys(record, kind)}
+            record = only_known_keys(record, kind)
             this_format = _format(record)
             if this_format in ("text", "messages"):
                 first_format = first_format or this_format
             found = list(_content_problems(record, kind, this_format, first_format))
-        if not found and max_length is not None and tokenizer is not None:
+        if not found and tokenizer is not None:
             found = list(_token_problems(record, tokenizer, max_length, [] if encoded is None else encoded))
         problems += [Problem(row, what, remedy) for what, remedy in found]
     return problems
-
-
-def _keys(record: dict, kind: str) -> tuple[str, ...]:
-    """The keys that this record must have: a plain-text SFT row has just one."""
-    if kind == "sft" and "text" in record and "completion" not in record:
-        return ("text",)
-    return KINDS[kind]
 
 
 def _shape_problems(record, kind: str):
@@ -125,18 +166,21 @@ def _shape_problems(record, kind: str):
     if not isinstance(record, dict):
         yield f"is a {type(record).__name__}, not a dict", f"give a dict with the keys {_names(KINDS[kind])}"
         return
-    keys = _keys(record, kind)
+    keys = keys_of(record, kind)
     missing = [key for key in keys if key not in record]
     if missing:
         yield (
             f"lacks {_names(missing)} (it has {_names(record) or 'no keys'})",
-            f"a {kind} record needs {_names(keys)}: add or rename them",
+            f"a {kind} record needs {_names(keys)}: add or rename them, as load_records(..., columns="
+            f"{{'name there': {missing[0]!r}}}) does",
         )
         return
+    if not isinstance(record.get("tools", []), list):
+        yield f"'tools' is a {type(record['tools']).__name__}", "give a list of tool descriptions, or leave it out"
     for key in keys:
         if key == "label":
             if not isinstance(record[key], bool):
-                yield f"'label' is {record[key]!r}", "use True (desirable) or False (undesirable)"
+                yield f"'label' is {record[key]!r}", "use True or 1 (desirable), False or 0 (undesirable)"
         else:
             yield from _value_problems(key, record[key], text_only=keys == ("text",))
 
@@ -149,12 +193,7 @@ def _value_problems(key: str, value, text_only: bool):
         yield f"{key!r} is a {type(value).__name__}", f"give {wanted}"
         return
     for message in value:
-        well_formed = (
-            isinstance(message, dict)
-            and isinstance(message.get("role"), str)
-            and isinstance(message.get("content"), str)
-        )
-        if not well_formed:
+        if not _is_message(message):
             yield (
                 f"{key!r} holds {message!r:.60}, which is no chat message",
                 'write each message as {"role": ..., "content": ...} with string values',
@@ -163,12 +202,26 @@ def _value_problems(key: str, value, text_only: bool):
             yield f"{key!r} has the unknown role {message['role']!r}", f"use one of {_names(ROLES)}"
 
 
+def _is_message(message) -> bool:
+    """A role with words, or an assistant that calls tools and may say nothing."""
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        return False
+    content = message.get("content")
+    return isinstance(content, str) or (content is None and bool(message.get("tool_calls")))
+
+
 def _format(record: dict) -> str:
     """ "text" for strings, "messages" for chat, "mixed" for both, "plain" for a plain-text SFT row."""
     if "text" in record:
         return "plain"
-    forms = {"messages" if isinstance(v, list) else "text" for key, v in record.items() if key != "label"}
-    return forms.pop() if len(forms) == 1 else "mixed"
+    answers = {_form(record[key]) for key in ("chosen", "rejected", "completion") if key in record}
+    if len(answers) > 1:
+        return "mixed"
+    return "messages" if "messages" in answers | {_form(record["prompt"])} else "text"
+
+
+def _form(value) -> str:
+    return "messages" if isinstance(value, list) else "text"
 
 
 def _content_problems(record: dict, kind: str, this_format: str, first_format: str):
@@ -184,7 +237,7 @@ def _content_problems(record: dict, kind: str, this_format: str, first_format: s
     for key in ("chosen", "rejected", "completion", "text"):
         if key in record and _is_empty(record[key]):
             yield f"has an empty {key!r}", "write what the model should say, or drop the row"
-        elif isinstance(record.get(key), list) and {record[key][0]["role"], record[key][-1]["role"]} != {"assistant"}:
+        elif isinstance(record.get(key), list) and not _is_answer(record["prompt"], record[key]):
             yield (
                 f"has a {key!r} that does not begin and end with the assistant",
                 "move the other messages to the prompt, or drop the row",
@@ -196,6 +249,13 @@ def _content_problems(record: dict, kind: str, this_format: str, first_format: s
         )
 
 
+def _is_answer(prompt, completion: list) -> bool:
+    """Whether the assistant has the last word, and the first one too, unless it spoke last in the prompt."""
+    spoke_last = is_dialogue(prompt) and prompt[-1]["role"] == "assistant"
+    first, last = completion[0]["role"], completion[-1]["role"]
+    return last == "assistant" and (first == "assistant" or spoke_last)
+
+
 def _same(first, second) -> bool:
     if isinstance(first, str) and isinstance(second, str):
         return first.strip() == second.strip()
@@ -205,18 +265,24 @@ def _same(first, second) -> bool:
 def _is_empty(value) -> bool:
     if isinstance(value, str):
         return not value.strip()
-    return not value or not value[-1]["content"].strip()
+    return not value or not ((value[-1].get("content") or "").strip() or value[-1].get("tool_calls"))
 
 
-def _token_problems(record: dict, tokenizer, max_length: int, encoded: list[list[Encoded]]):
+def _token_problems(record: dict, tokenizer, max_length: int | None, encoded: list[list[Encoded]]):
     try:
         row = encode_row(record, tokenizer)
     except Exception as error:  # chat templates and tokenizers raise what they like
         yield f"cannot be tokenised ({error})", "mend its text or roles to suit the tokenizer and its chat template"
         return
     encoded.append(row)
-    prompt = len(row[0].prompt_ids)
-    longest = max(len(e.prompt_ids) + len(e.completion_ids) for e in row)
+    if max_length is not None:
+        yield from _length_problems(row, max_length)
+    if len(row) == 2 and row[0] == row[1]:
+        yield "has 'chosen' and 'rejected' that are the same tokens", "drop the row, or find the pair that was meant"
+
+
+def _length_problems(sides: Sequence[Encoded], max_length: int):
+    prompt, longest = len(sides[0].prompt_ids), max(side.length for side in sides)
     if prompt >= max_length:
         yield (
             f"has an over-long prompt: {prompt} tokens leave no room for a completion in max_length={max_length}",
@@ -227,8 +293,24 @@ def _token_problems(record: dict, tokenizer, max_length: int, encoded: list[list
             f"is {longest} tokens long, over max_length={max_length}",
             "raise max_length or drop the row (nothing is cut off silently)",
         )
-    if len(row) == 2 and row[0] == row[1]:
-        yield "has 'chosen' and 'rejected' that are the same tokens", "drop the row, or find the pair that was meant"
+
+
+def _sides(row) -> tuple[Encoded, ...]:
+    return (row,) if isinstance(row, Encoded) else tuple(row)
+
+
+def _truncated(row, max_length: int):
+    """The row with its completions cut to fit; None where nothing that counts would be left, or no difference."""
+    sides = [_cut(side, max_length - len(side.prompt_ids)) for side in _sides(row)]
+    if any(not side.scored_tokens for side in sides) or (len(sides) == 2 and sides[0] == sides[1]):
+        return None
+    return sides[0] if isinstance(row, Encoded) else tuple(sides)
+
+
+def _cut(side: Encoded, room: int) -> Encoded:
+    room = max(0, room)
+    scored = None if side.scored is None else side.scored[:room]
+    return side._replace(completion_ids=side.completion_ids[:room], scored=scored)
 
 
 def _names(keys) -> str:

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import NamedTuple
+
+from course_lib.data.turns import is_messages, render, turn_end, turn_spans
 
 logger = logging.getLogger(__name__)
 
 
 class Encoded(NamedTuple):
-    """Token ids of a prompt and of the completion that follows it; the completion ends with EOS."""
+    """Token ids of a prompt and of the completion that follows it, which ends where the model's turn ends.
+
+    `scored` says which completion tokens count, one boolean each: those that the assistant says. None: all of them.
+    """
 
     prompt_ids: list[int]
     completion_ids: list[int]
+    scored: list[bool] | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and completion together."""
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+    @property
+    def scored_tokens(self) -> int:
+        """How many completion tokens count."""
+        return len(self.completion_ids) if self.scored is None else sum(self.scored)
 
 
 def encode_row(record: dict, tokenizer) -> list[Encoded]:
     """All completions of a record, each with its prompt: chosen and rejected of a pair, one otherwise."""
+    tools = record.get("tools")
     if "chosen" in record and "rejected" in record:
-        return _encode_completions(record["prompt"], [record["chosen"], record["rejected"]], tokenizer)
+        return _encode_completions(record["prompt"], [record["chosen"], record["rejected"]], tokenizer, tools)
     if "completion" in record:
-        return [encode_completion(record["prompt"], record["completion"], tokenizer)]
+        return _encode_completions(record["prompt"], [record["completion"]], tokenizer, tools)
     if "text" in record:
         return [encode_text(record["text"], tokenizer)]
-    return [Encoded(encode_prompt(record["prompt"], tokenizer), [])]
+    return [Encoded(encode_prompt(record["prompt"], tokenizer, tools=tools), [])]
 
 
 def encode_text(text: str, tokenizer) -> Encoded:
@@ -32,12 +50,13 @@ def encode_text(text: str, tokenizer) -> Encoded:
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     if not ids or ids[0] != start:
         ids = [start, *ids]
-    return Encoded(ids[:1], _end(ids[1:], tokenizer))
+    return Encoded(ids[:1], _with_eos(ids[1:], tokenizer))
 
 
-def encode_prompt(prompt, tokenizer) -> list[int]:
+def encode_prompt(prompt, tokenizer, *, tools: list | None = None) -> list[int]:
     """The ids a model sees before it answers: strings as they are, chat messages through the template."""
-    return _ids([_render(prompt, tokenizer)], tokenizer, special=isinstance(prompt, str))[0]
+    text = render(prompt, tokenizer, tools=tools, answer_next=True)
+    return _ids([text], tokenizer, special=isinstance(prompt, str))[0]
 
 
 def encode_completion(prompt, completion, tokenizer) -> Encoded:
@@ -49,10 +68,11 @@ def encode_completion(prompt, completion, tokenizer) -> Encoded:
 
     Args:
         prompt: a string, or chat messages (rendered by the tokenizer's chat template).
-        completion: in the same form; a string after chat messages is taken as the assistant's reply.
+        completion: in the same form; a string after chat messages is taken as the assistant's reply, and messages
+            after a string follow it as the user's message. Of several messages only the assistant's are scored.
 
     Returns:
-        `Encoded`; the completion ends with an EOS.
+        `Encoded`; the completion ends with the token that the chat template writes behind a turn, or with EOS.
 
     Raises:
         ValueError: if the chat template changes the prompt once an answer follows it.
@@ -60,49 +80,81 @@ def encode_completion(prompt, completion, tokenizer) -> Encoded:
     return _encode_completions(prompt, [completion], tokenizer)[0]
 
 
-def _encode_completions(prompt, completions: list, tokenizer) -> list[Encoded]:
-    """As `encode_completion`, for several completions of one prompt, which is rendered once."""
-    before = _render(prompt, tokenizer)
-    whole = [_render(prompt, tokenizer, completion) for completion in completions]
-    if not all(text.startswith(before) for text in whole):
-        raise ValueError(
-            "the chat template writes the prompt differently once an answer follows it, so the border "
-            "between them is unknown; use a template whose rendering only grows"
-        )
-    prompt_ids, *rows = _ids([before, *whole], tokenizer, special=isinstance(prompt, str))
-    encoded = []
-    for text, ids in zip(whole, rows, strict=True):
-        if ids[: len(prompt_ids)] == prompt_ids:
-            completion_ids = ids[len(prompt_ids) :]
-        else:
-            completion_ids = _ids_after(text[len(before) :], tokenizer)
-        encoded.append(Encoded(prompt_ids, _end(completion_ids, tokenizer)))
-    return encoded
+def turn_end_ids(tokenizer) -> set[int]:
+    """Ids that end an assistant's turn: EOS, and the token that the chat template writes there if it has one."""
+    return {i for i in (tokenizer.eos_token_id, turn_end(tokenizer).token_id) if i is not None}
 
 
-def _end(ids: list[int], tokenizer) -> list[int]:
-    """See that the ids end with EOS; blanks that a template writes after its own EOS are cut."""
+def _encode_completions(prompt, completions: list, tokenizer, tools: list | None = None) -> list[Encoded]:
+    """As `encode_completion`, for several completions of one prompt, which is tokenised once."""
+    if isinstance(prompt, str) and not any(map(is_messages, completions)):
+        ends = [[(prompt + completion, True)] for completion in completions]
+        before = prompt
+    else:
+        prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        before, ends = turn_spans(prompt, completions, tokenizer, tools)
+    special = isinstance(prompt, str)
+    (prompt_ids,) = _ids([before], tokenizer, special=special)
+    return [_encoded(before, prompt_ids, pieces, tokenizer, special) for pieces in ends]
+
+
+def _encoded(before: str, prompt_ids: list[int], pieces: list[tuple[str, bool]], tokenizer, special: bool) -> Encoded:
+    """One completion from growing texts, each with whether what it adds counts; the last one is the whole."""
+    rows = _ids([text for text, _ in pieces], tokenizer, special=special)
+    whole, starts = rows[-1], [prompt_ids, *rows[:-1]]
+    if any(whole[: len(start)] != start for start in starts):
+        return _encoded_in_pieces(before, prompt_ids, pieces, tokenizer)
+    added = [len(row) - len(start) for row, start in zip(rows, starts, strict=True)]
+    counts = [(count, counted) for count, (_, counted) in zip(added, pieces, strict=True)]
+    return _finished(prompt_ids, whole[len(prompt_ids) :], counts, tokenizer)
+
+
+def _encoded_in_pieces(before: str, prompt_ids: list[int], pieces: list[tuple[str, bool]], tokenizer) -> Encoded:
+    """Where a token would span a border, each piece is tokenised alone, as the continuation of a text."""
+    ids, counts = [], []
+    for text, counted in pieces:
+        piece = _ids_after(text[len(before) :], tokenizer)
+        ids, counts, before = ids + piece, [*counts, (len(piece), counted)], text
+    return _finished(prompt_ids, ids, counts, tokenizer)
+
+
+def _finished(prompt_ids: list[int], ids: list[int], counts: list[tuple[int, bool]], tokenizer) -> Encoded:
+    """The completion with its end, and with its mask where not all of it counts."""
+    end = turn_end(tokenizer).token_id
+    ended = ids if end is not None and ids[-1:] == [end] else _with_eos(ids, tokenizer)
+    if all(counted for _, counted in counts):
+        return Encoded(prompt_ids, ended)
+    scored = [counted for count, counted in counts for _ in range(count)]
+    return Encoded(prompt_ids, ended, scored + [True] * (len(ended) - len(ids)))
+
+
+def _with_eos(ids: list[int], tokenizer) -> list[int]:
+    """The ids with one EOS at their end."""
     eos = tokenizer.eos_token_id
     if eos is None:
         raise ValueError("the tokenizer has no EOS token, so a model could never learn to stop; set eos_token")
-    if eos in ids[-4:]:
-        after = len(ids) - ids[::-1].index(eos)
-        if not tokenizer.decode(ids[after:]).strip():
-            return ids[:after]
-    return [*ids, eos]
+    return ids if ids[-1:] == [eos] else [*ids, eos]
 
 
 def _ids(texts: list[str], tokenizer, *, special: bool) -> list[list[int]]:
-    """Token ids; with `special` the tokenizer's BOS, but never an EOS of its own: `_end` adds that."""
+    """Token ids; with `special` the tokenizer's BOS, once, but never an EOS of its own: `_with_eos` adds that."""
     # one by one: for a few short texts a batch call's threads cost more than they save
     rows = [tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"] for text in texts]
     if special and all(ids[-1:] == [tokenizer.eos_token_id] for ids in rows) and _appends_eos(tokenizer):
         rows = [ids[:-1] for ids in rows]
+    bos = tokenizer.bos_token_id
+    if special and bos is not None and any(ids[:2] == [bos, bos] for ids in rows) and adds_bos(tokenizer):
+        _warn_once(f"texts begin with {tokenizer.bos_token}, which the tokenizer adds too; one of the two is left out")
+        rows = [ids[1:] if ids[:2] == [bos, bos] else ids for ids in rows]
     return rows
 
 
 def _ids_after(text: str, tokenizer) -> list[int]:
-    """Ids of a text that goes on where another one ended: tokenizers that put a blank before a text put none here."""
+    """Ids of a text that continues another one.
+
+    Many tokenizers put a blank before the first word of a text. Nobody wrote one here, so the text is tokenised behind
+    a short word, whose own ids are then taken off.
+    """
     for other in ("\n", "=", "a"):
         before, whole = _ids([other, other + text], tokenizer, special=False)
         if whole[: len(before)] == before:
@@ -110,21 +162,17 @@ def _ids_after(text: str, tokenizer) -> list[int]:
     return _ids([text], tokenizer, special=False)[0]
 
 
+def adds_bos(tokenizer) -> bool:
+    """Whether the tokenizer begins every text with its BOS."""
+    bos = tokenizer.bos_token_id
+    return bos is not None and tokenizer("a", verbose=False)["input_ids"][:1] == [bos]
+
+
 def _appends_eos(tokenizer) -> bool:
     ids = tokenizer("a", verbose=False)["input_ids"]
     return len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
 
 
-def _render(prompt, tokenizer, completion=None) -> str:
-    """The text of a prompt, up to where the answer begins, or of both; messages go through the chat template."""
-    if isinstance(prompt, str):
-        return prompt if completion is None else prompt + completion
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            "this tokenizer has no chat template, so chat messages cannot be written as text; load it with "
-            "course_lib.load_policy, which sets a plain one, or give prompts and completions as strings"
-        )
-    if isinstance(completion, str):
-        completion = [{"role": "assistant", "content": completion}]
-    messages = prompt if completion is None else [*prompt, *completion]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=completion is None)
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from course_lib.logprobs.forward import all_logits, head_of, hidden_states, with_positions
+from course_lib.logprobs.forward import all_logits, head_of, heeds_left_padding, hidden_states, with_positions
 from course_lib.logprobs.head import token_logps
 
 
@@ -41,6 +42,11 @@ def completion_logps(
     mask = _scored(input_ids, attention_mask, completion_mask)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size is a number of tokens, at least 1; got {chunk_size}")
+    if not attention_mask[:, 0].all() and not heeds_left_padding(model):
+        there, back = _to_the_left(attention_mask)
+        moved = (tensor.gather(1, there) for tensor in (input_ids, attention_mask, completion_mask))
+        logps, _ = completion_logps(model, *moved, chunk_size=chunk_size)
+        return logps.gather(1, back), mask
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(model, attention_mask)
     head = head_of(model)
     if head is None:
@@ -81,6 +87,13 @@ def _from_logits(model, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
     logits = all_logits(model, columns - 1, **inputs)
     logps = token_logps(logits, inputs["input_ids"][:, columns])
     return logps.new_zeros(mask.shape).index_copy(1, columns, logps).masked_fill(~mask, 0.0)
+
+
+def _to_the_left(attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns (B, T) that move each row's padding from its left to its right, and those that move it back."""
+    columns, left = torch.arange(attention_mask.shape[1], device=attention_mask.device), attention_mask.argmax(dim=1)
+    width = len(columns)
+    return (columns + left[:, None]) % width, (columns - left[:, None]) % width
 
 
 def _scored(input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor) -> Tensor:

@@ -6,16 +6,17 @@ part and themselves, and count their positions from its end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from course_lib.data import collate_shared
-from course_lib.data.tokenization import Encoded
+from course_lib.data import Encoded, collate_shared, shared_length
 from course_lib.logprobs.completions import completion_logps
-from course_lib.logprobs.forward import all_logits, evaluating, head_of, hidden_states, takes, unwrapped
+from course_lib.logprobs.forward import all_logits, device_of, evaluating, head_of, hidden_states, takes, unwrapped
 from course_lib.logprobs.head import token_logps
 
-SEEN_THROUGH = 0.1  # of what a missing mask would change: more than rounding makes, less than any leak through the mask
+LEAK = 0.1  # a mask leaks if the error is above this share of what no mask at all would make; rounding is far below
 
 
 def pair_logps(
@@ -56,6 +57,19 @@ def _completion_tokens(model, input_ids, segments, position_ids, source, target,
     return head.logps(hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, source), target, chunk_size)
 
 
+def why_pairs_not_shared(models: Sequence, pairs: Sequence[tuple[Encoded, Encoded]]) -> str:
+    """Why these pairs cannot be scored behind prompts that are computed once, by all the models; empty if they can."""
+    if not all(chosen.prompt_ids for chosen, _ in pairs):
+        return "some prompts are empty"
+    longest = max(map(shared_length, pairs))
+    for model in models:
+        if reason := why_not_shared(model):
+            return reason
+        if not fits_window(model, longest):
+            return "rows are longer than the window that its attention sees"
+    return ""
+
+
 @torch.no_grad()
 def why_not_shared(model) -> str:
     """Why the model cannot score two completions behind one prompt; empty if it can.
@@ -68,7 +82,7 @@ def why_not_shared(model) -> str:
     config = inner.config.get_text_config()
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention ({config._attn_implementation}) takes no mask of its own"
-    device = next(inner.parameters()).device
+    device = device_of(inner)
     ids = [(7 * i + 3) % config.vocab_size for i in range(16)]
     prompt, chosen, rejected = ids[:6], ids[6:11], ids[11:]
     batch = collate_shared([(Encoded(prompt, chosen), Encoded(prompt, rejected))], 0)
@@ -83,7 +97,7 @@ def why_not_shared(model) -> str:
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         return f"it refuses a mask of four dimensions ({error})"
     error, without_mask = ((alone - other).abs().max() for other in (together, as_one_text))
-    if error > SEEN_THROUGH * without_mask:
+    if error > LEAK * without_mask:
         return "its attention does not follow a mask of four dimensions"
     return ""
 

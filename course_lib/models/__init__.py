@@ -3,12 +3,15 @@
 from course_lib.models.loading import load_policy, load_reward_model, save_pretrained
 from course_lib.models.reference import Reference, reference_of
 from course_lib.models.reward import sequence_rewards
+from course_lib.models.vocabulary import pad_id, refuse_unknown_ids
 
 __all__ = [
     "Reference",
     "load_policy",
     "load_reward_model",
+    "pad_id",
     "reference_of",
+    "refuse_unknown_ids",
     "save_pretrained",
     "sequence_rewards",
 ]

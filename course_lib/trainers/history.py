@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -16,6 +18,8 @@ class History:
 
     def to_pandas(self) -> pd.DataFrame:
         """The rows as a data frame indexed by optimiser step."""
+        import pandas as pd
+
         return pd.DataFrame(self.rows).set_index("step") if self.rows else pd.DataFrame()
 
     def _repr_html_(self) -> str:

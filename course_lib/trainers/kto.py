@@ -10,23 +10,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from course_lib.data import collate_completions
-from course_lib.data.tokenization import Encoded
+from course_lib.data import Encoded, collate_completions
 from course_lib.logprobs import sequence_logps
 from course_lib.losses import kto_kl_baseline, kto_loss
-from course_lib.trainers.loop import TrainingConfig
+from course_lib.trainers.config import TrainingConfig, folder, number, optional, setting
 from course_lib.trainers.referenced import ReferencedTrainer
+from course_lib.trainers.run import Run
 
 
 @dataclass
 class KTOConfig(TrainingConfig):
     """Settings of a KTO run."""
 
-    learning_rate: float = 1e-6
-    beta: float = 0.1
-    desirable_weight: float = 1.0
-    undesirable_weight: float = 1.0
-    reference_cache: str | Path | None = None  # folder that keeps precomputed reference scores between runs
+    learning_rate: float = setting(1e-6, number(above=0), "highest learning rate of AdamW")
+    beta: float = setting(0.1, number(above=0), "strength of the pull to the reference")
+    desirable_weight: float = setting(1.0, number(least=0), "weight of thumbs up in the loss")
+    undesirable_weight: float = setting(1.0, number(least=0), "weight of thumbs down in the loss")
+    reference_cache: str | Path | None = setting(
+        None, optional(folder), "keeps precomputed reference scores between runs"
+    )
 
 
 class KTOTrainer(ReferencedTrainer):
@@ -61,52 +63,67 @@ class KTOTrainer(ReferencedTrainer):
         config: KTOConfig | None = None,
         *,
         reference: str | torch.nn.Module = "auto",
+        eval_records: Sequence[dict] | None = None,
     ):
-        records = list(records)
-        super().__init__(policy, tokenizer, records, config, reference=reference)
-        self.labels = [bool(record["label"]) for record in records]
-        batches = -(-len(self.rows) // self.config.batch_size)
+        super().__init__(policy, tokenizer, records, config, reference=reference, eval_records=eval_records)
+        self.labels = [bool(record["label"]) for record in self.records]
+        self._refuse_a_missing_class(self.training, self.config.accumulation)
+        self.partner = _partners(self.rows, self.training, self.longest, self.config.seed)
+        if self.held_out:
+            self._refuse_a_missing_class(self.held_out, 1)
+            self.partner += _partners(self.rows, self.held_out, self.longest, self.config.seed)
+
+    def _refuse_a_missing_class(self, rows: range, accumulation: int) -> None:
+        batches, labels = -(-len(rows) // self.config.batch_size), [self.labels[i] for i in rows]
         for label, name in ((True, "desirable"), (False, "undesirable")):
-            if self.labels.count(label) < batches * self.config.accumulation:
+            if labels.count(label) < batches * accumulation:
                 raise ValueError(
-                    f"{self.labels.count(label)} {name} records cannot be in each of {batches} batches of "
-                    f"{self.config.accumulation} micro-batches, and KTO needs both classes in all of them; add "
-                    f"{name} records, raise batch_size or lower accumulation"
+                    f"{labels.count(label)} {name} records cannot be in each of {batches} batches of {accumulation} "
+                    f"micro-batches, and KTO needs both classes in all of them; add {name} records, raise batch_size "
+                    "or lower accumulation"
                 )
-        self.partner = _partners(self.rows, self.longest, self.config.seed)
 
     def length(self, row: Encoded) -> int:
-        return len(row.prompt_ids) + len(row.completion_ids)
+        return row.length
 
     def groups(self) -> list[int]:
         return [int(label) for label in self.labels]
 
-    def weight(self, batch: dict[str, Tensor]) -> int:
+    def terms(self, batch: dict[str, Tensor]) -> int:
         return len(batch["desirable"])
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        pad = self.tokenizer.pad_token_id
         rows = [self.rows[i] for i in indices]
-        crossed = [Encoded(self.rows[i].prompt_ids, self.rows[self.partner[i]].completion_ids) for i in indices]
-        mismatched = {f"mismatched_{name}": value for name, value in collate_completions(crossed, pad).items()}
-        batch = collate_completions(rows, pad) | mismatched
-        return self.with_reference(batch | {"desirable": torch.tensor([self.labels[i] for i in indices])}, indices)
+        crossed = [_crossed(self.rows[i], self.rows[self.partner[i]]) for i in indices]
+        mismatched = {f"mismatched_{name}": value for name, value in collate_completions(crossed, self.pad).items()}
+        labels = {
+            "desirable": torch.tensor([self.labels[i] for i in indices]),
+            "lengths": torch.tensor([row.scored_tokens for row in rows]),
+        }
+        return self.with_reference(collate_completions(rows, self.pad) | mismatched | labels, indices)
 
-    def what_is_scored(self) -> str:
-        return super().what_is_scored() + repr(self.partner)
+    def cache_key(self) -> str:
+        return super().cache_key() + repr(self.partner)
 
     def score(self, model, batch: dict[str, Tensor]) -> Tensor:
         """Log-probabilities of each row's own response, and of the mismatched one."""
         return torch.stack([self._logps(model, batch), self._logps(model, batch, "mismatched_")])
 
-    def before_step(self, accelerator, model, micro_batches: list[dict[str, Tensor]]) -> None:
-        """Put the baseline of the whole batch, and the reference's scores, into each micro-batch."""
+    def before_step(self, run: Run, micro_batches: list[dict[str, Tensor]]) -> None:
+        """Put the baseline of the whole batch, and the reference's scores, into each micro-batch.
+
+        The baseline stands for the KL over *all* that the policy writes. A micro-batch of a few rows would estimate it
+        from these few, and the loss, which is not linear in it, would then depend on how the batch was cut.
+        """
+        super().before_step(run, micro_batches)
+        accelerator, (model,) = run.accelerator, run.models.values()
         policy, reference = [], []
-        with torch.no_grad(), accelerator.autocast():
+        with torch.no_grad(), accelerator.autocast():  # the baseline is a number, not a path for gradients
             for batch in micro_batches:
                 policy.append(self._logps(model, batch, "mismatched_"))
                 batch["ref_logps"] = self.reference_scores(model, batch)
                 reference.append(batch["ref_logps"][1])
+        # every process takes the mean over the same number of rows, or nearly so; they share the mean of their means
         mismatched = accelerator.gather(torch.stack([torch.cat(policy).mean(), torch.cat(reference).mean()]).view(1, 2))
         baseline = kto_kl_baseline(mismatched[:, 0], mismatched[:, 1])
         share = torch.cat([batch["desirable"] for batch in micro_batches]).float().mean()
@@ -116,6 +133,7 @@ class KTOTrainer(ReferencedTrainer):
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         config, desirable, baseline = self.config, batch["desirable"], batch["kl_baseline"]
         logps, ref = self._logps(model, batch), batch["ref_logps"][0]
+        self.compare_at_start(logps, ref, batch["lengths"])
         loss = kto_loss(
             logps,
             ref,
@@ -137,26 +155,33 @@ class KTOTrainer(ReferencedTrainer):
         return sequence_logps(model, *inputs, chunk_size=self.config.chunk_size)
 
 
-def _partners(rows: list[Encoded], longest: int, seed: int) -> list[int]:
-    """For each row another one, whose response makes the mismatched pair within `longest` tokens.
+def _crossed(row: Encoded, other: Encoded) -> Encoded:
+    """One row's prompt with another row's response."""
+    return other._replace(prompt_ids=row.prompt_ids)
+
+
+def _partners(rows: list[Encoded], among: range, longest: int, seed: int) -> list[int]:
+    """For each of some rows another one of them, whose response makes the mismatched pair within `longest` tokens.
 
     Rows stand in a circle by the length of their responses, equal ones shuffled, and each takes that of the nearest
     other one, the next before the last, so that mismatched batches pad as little as others. A row with the same prompt
     or the same response is passed over if others fit: it would not mismatch.
     """
-    order = random.Random(f"partners-{seed}").sample(range(len(rows)), len(rows))
+    order = random.Random(f"partners-{seed}").sample(among, len(among))
     order.sort(key=lambda i: len(rows[i].completion_ids))
-    partner = [0] * len(rows)
+    partner = {}
     for place, here in enumerate(order):
-        partner[here] = next(_others(order, place, rows, longest, strict=True), here)
-        if partner[here] == here:
-            partner[here] = next(_others(order, place, rows, longest, strict=False), here)
-        if partner[here] == here:
+        found = next(_others(order, place, rows, longest, strict=True), None)
+        if found is None:
+            found = next(_others(order, place, rows, longest, strict=False), None)
+        if found is None:
             raise ValueError(
-                f"record {here}: no other response fits behind its prompt of {len(rows[here].prompt_ids)} tokens "
-                f"within {longest}, as KTO's baseline needs; raise max_length, or drop the record"
+                f"record {here - among.start}: no other response fits behind its prompt of "
+                f"{len(rows[here].prompt_ids)} tokens within {longest}, as KTO's baseline needs; raise max_length, or "
+                "drop the record"
             )
-    return partner
+        partner[here] = found
+    return [partner[i] for i in among]
 
 
 def _others(order: list[int], place: int, rows: list[Encoded], longest: int, *, strict: bool) -> Iterator[int]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from course_lib.data import collate_pairs, collate_shared, shared_length
-from course_lib.data.tokenization import Encoded
-from course_lib.logprobs import fits_window, pair_logps, sequence_logps, why_not_shared
+from course_lib.data import Encoded, collate_pairs, collate_shared, shared_length
+from course_lib.logprobs import pair_logps, sequence_logps, why_pairs_not_shared
 from course_lib.losses import dpo_loss, ipo_loss, length_dpo_loss, orpo_loss, robust_dpo_loss, simpo_loss
-from course_lib.trainers.loop import TrainingConfig
+from course_lib.trainers.config import TrainingConfig, flag, folder, number, optional, setting
+from course_lib.trainers.parts import TrainingError
 from course_lib.trainers.referenced import ReferencedTrainer
 
 logger = logging.getLogger(__name__)
@@ -24,10 +24,10 @@ SHARED_INPUTS = ("input_ids", "segments", "position_ids", "source", "target", "c
 
 @dataclass(frozen=True)
 class Method:
-    """How a loss is called: which settings of the config it takes, and what it needs beside the policy's scores."""
+    """How a loss is called: the settings that it alone takes, with their defaults, and what it needs beside scores."""
 
     loss: Callable[..., Tensor]
-    settings: tuple[str, ...] = ()
+    settings: dict[str, float] = field(default_factory=dict)
     reference: bool = True
     lengths: bool = False
     nll: bool = False
@@ -35,27 +35,36 @@ class Method:
 
 METHODS = {
     "dpo": Method(dpo_loss),
-    "cdpo": Method(dpo_loss, ("label_smoothing",)),
-    "robust": Method(robust_dpo_loss, ("label_smoothing",)),
+    "cdpo": Method(dpo_loss, {"label_smoothing": 0.1}),
+    "robust": Method(robust_dpo_loss, {"label_smoothing": 0.1}),
     "ipo": Method(ipo_loss),
-    "length-dpo": Method(length_dpo_loss, ("length_penalty",), lengths=True),
-    "simpo": Method(simpo_loss, ("gamma",), reference=False, lengths=True),
+    "length-dpo": Method(length_dpo_loss, {"length_penalty": 0.01}, lengths=True),
+    "simpo": Method(simpo_loss, {"gamma": 1.0}, reference=False, lengths=True),
     "orpo": Method(orpo_loss, reference=False, lengths=True, nll=True),
 }
+OF_SOME_LOSSES = ("label_smoothing", "gamma", "length_penalty")
 
 
 @dataclass
 class PreferenceConfig(TrainingConfig):
-    """Settings of a preference run; those that a loss does not take are ignored by it."""
+    """Settings of a preference run. Those of some losses are None by default, and refused by losses without them."""
 
-    learning_rate: float = 1e-6
-    beta: float | None = None  # strength of the pull towards the reference; None: the loss's own default
-    label_smoothing: float = 0.1  # cdpo and robust: share of labels taken for wrong
-    gamma: float = 1.0  # simpo: margin in reward units
-    length_penalty: float = 0.01  # length-dpo: reward units a token
-    average: bool = False  # losses with a reference get means over tokens instead of sums (TRL's IPO)
-    share_prompt: bool = True  # compute what both sides of a pair begin with once, where the model allows it
-    reference_cache: str | Path | None = None  # folder that keeps precomputed reference scores between runs
+    learning_rate: float = setting(1e-6, number(above=0), "highest learning rate of AdamW")
+    beta: float | None = setting(
+        None, optional(number(above=0)), "strength of the pull to the reference; None: the loss's own"
+    )
+    label_smoothing: float | None = setting(
+        None, optional(number(least=0, most=0.5)), "cdpo, robust: share of labels taken for wrong; None: 0.1"
+    )
+    gamma: float | None = setting(
+        None, optional(number(least=0)), "simpo: the margin asked for, in reward units; None: 1"
+    )
+    length_penalty: float | None = setting(None, optional(number()), "length-dpo: reward units a token; None: 0.01")
+    average: bool = setting(False, flag, "losses with a reference get means over tokens for sums (TRL's IPO)")
+    share_prompt: bool = setting(True, flag, "compute what both sides of a pair begin with once, where possible")
+    reference_cache: str | Path | None = setting(
+        None, optional(folder), "keeps precomputed reference scores between runs"
+    )
 
 
 class PreferenceTrainer(ReferencedTrainer):
@@ -90,14 +99,16 @@ class PreferenceTrainer(ReferencedTrainer):
         *,
         loss: str | Callable[..., Tensor] = "dpo",
         reference: str | torch.nn.Module = "auto",
+        eval_records: Sequence[dict] | None = None,
     ):
         if not callable(loss) and loss not in METHODS:
             raise ValueError(f"loss is one of {', '.join(METHODS)} or a function; got {loss!r}")
         self.method = Method(loss) if callable(loss) else METHODS[loss]
+        self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", "custom")
         if not self.method.reference:
             reference = "auto"  # which copies nothing
-        super().__init__(policy, tokenizer, records, config, reference=reference)
-        self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", "custom")
+        super().__init__(policy, tokenizer, records, config, reference=reference, eval_records=eval_records)
+        self.settings = self._settings()
         self.shared = False
 
     @property
@@ -112,16 +123,28 @@ class PreferenceTrainer(ReferencedTrainer):
         named = inspect.signature(self.method.loss).parameters.get("beta")
         return 0.1 if named is None or named.default is inspect.Parameter.empty else named.default
 
+    def _settings(self) -> dict[str, float]:
+        """What the loss takes beside beta; what is set in vain is refused."""
+        given = {n: v for n in OF_SOME_LOSSES if (v := getattr(self.config, n)) is not None}
+        for name in given.keys() - self.method.settings.keys():
+            takers = ", ".join(repr(n) for n, method in METHODS.items() if name in method.settings)
+            raise ValueError(f"loss={self.loss_name!r} takes no {name}; leave it out, or choose {takers}")
+        if self.config.average and not self.method.reference:
+            raise ValueError(
+                f"loss={self.loss_name!r} has no reference, and sees token means anyway; leave out average"
+            )
+        return self.method.settings | given
+
     def length(self, row: tuple[Encoded, Encoded]) -> int:
-        return shared_length(row) if self.shared else max(len(e.prompt_ids) + len(e.completion_ids) for e in row)
+        return shared_length(row) if self.shared else max(side.length for side in row)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         collate = collate_shared if self.shared else collate_pairs
         rows = [self.rows[i] for i in indices]
-        lengths = torch.tensor([[len(side.completion_ids) for side in row] for row in rows]).T
-        return self.with_reference(collate(rows, self.tokenizer.pad_token_id) | {"lengths": lengths}, indices)
+        lengths = torch.tensor([[side.scored_tokens for side in row] for row in rows]).T
+        return self.with_reference(collate(rows, self.pad) | {"lengths": lengths}, indices)
 
-    def weight(self, batch: dict[str, Tensor]) -> int:
+    def terms(self, batch: dict[str, Tensor]) -> int:
         return batch["lengths"].shape[1]
 
     def before_training(self, accelerator) -> None:
@@ -130,18 +153,13 @@ class PreferenceTrainer(ReferencedTrainer):
             super().before_training(accelerator)
 
     def _can_share(self) -> bool:
-        models = [m for m in (self.policy, self.reference.frozen) if m is not None]
-        reason = "" if all(chosen.prompt_ids for chosen, _ in self.rows) else "some prompts are empty"
-        reason = reason or next(filter(None, map(why_not_shared, models)), "")
-        longest = max(map(shared_length, self.rows))
-        if not reason and not all(fits_window(model, longest) for model in models):
-            reason = "rows are longer than the window that its attention sees"
+        reason = why_pairs_not_shared([m for m in (self.policy, self.reference.frozen) if m is not None], self.rows)
         if reason:
             logger.warning("computing each prompt twice: %s", reason)
         return not reason
 
-    def what_is_scored(self) -> str:
-        return super().what_is_scored() + f"shared {self.shared}"
+    def cache_key(self) -> str:
+        return super().cache_key() + f"shared {self.shared}"
 
     def score(self, model, batch: dict[str, Tensor]) -> Tensor:
         if self.shared:
@@ -156,15 +174,28 @@ class PreferenceTrainer(ReferencedTrainer):
         scores, ref = logps, None
         if method.reference:
             ref = self.reference_scores(model, batch)
+            self.compare_at_start(logps, ref, lengths)
             if self.config.average:
                 scores, ref = logps / lengths, ref / lengths
         arguments = [*scores, *(ref if method.reference else ())]
         arguments += lengths if method.lengths else ()
         arguments += [-logps[0] / lengths[0]] if method.nll else ()
-        settings = {name: getattr(self.config, name) for name in method.settings}
-        loss = method.loss(*arguments, beta=self.beta, reduction="sum", **settings)
+        loss = method.loss(*arguments, beta=self.beta, reduction="sum", **self.settings)
+        if self.loss_name not in METHODS:
+            _refuse_what_cannot_train(loss, self.loss_name)
         rewards = self.beta * ((scores - ref) if method.reference else logps / lengths).detach()
         return loss, _metrics(rewards, logps.detach())
+
+
+def _refuse_what_cannot_train(loss, name: str) -> None:
+    """See that a loss from outside is one number that depends on the policy."""
+    if not isinstance(loss, Tensor) or loss.dim() != 0:
+        what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TrainingError(f"the loss {name!r} must give one number for reduction='sum'; it gave {what}")
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise TrainingError(
+            f"the loss {name!r} has no gradient: it does not depend on the policy's log-probabilities, or detaches them"
+        )
 
 
 def _metrics(rewards: Tensor, logps: Tensor) -> dict[str, float]:

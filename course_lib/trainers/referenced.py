@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from course_lib.models import Reference, reference_of
-from course_lib.trainers.loop import Trainer
+from course_lib.trainers.base import Trainer
+from course_lib.trainers.config import TrainingConfig
+from course_lib.trainers.parts import TrainingError
+from course_lib.trainers.reference_scores import fingerprint, kept_scores
+from course_lib.trainers.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +30,28 @@ class ReferencedTrainer(Trainer):
     """
 
     def __init__(
-        self, policy, tokenizer, records: Sequence[dict], config=None, *, reference: str | torch.nn.Module = "auto"
+        self,
+        policy,
+        tokenizer,
+        records: Sequence[dict],
+        config: TrainingConfig | None = None,
+        *,
+        reference: str | torch.nn.Module = "auto",
+        eval_records: Sequence[dict] | None = None,
     ):
-        super().__init__(policy, tokenizer, records, config)
+        super().__init__(policy, tokenizer, records, config, eval_records=eval_records)
         self.precomputed: Tensor | None = None
         named = isinstance(reference, str)
         self.reference = reference_of(policy, kind=reference) if named else _frozen(reference, policy)
+        self.starts_at_reference = named  # until the first step has moved the policy
         if self.config.reference_cache is not None and self.reference.kind != "precomputed":
             raise ValueError(
                 f"reference_cache keeps precomputed scores, and this reference is {self.reference.kind!r}; pass "
                 "reference='precomputed', or leave reference_cache out"
             )
 
-    def what_is_scored(self) -> str:
-        """All that `score` depends on beside the model, as text: the key of the scores on disk."""
+    def cache_key(self) -> str:
+        """All that `score` depends on beside the model, as text: part of the name of the scores on disk."""
         return repr((self.rows, self.config.mixed_precision))
 
     @abstractmethod
@@ -65,7 +73,8 @@ class ReferencedTrainer(Trainer):
     def training_mode(self) -> Iterator[None]:
         """Evaluation mode, which switches off every kind of dropout.
 
-        Only what checkpoints stays in training mode, which it needs, and its own shares of dropout are 0 meanwhile.
+        A module that checkpoints its activations does so in training mode only, so it stays in that mode, and its own
+        shares of dropout are set to 0 until the run ends.
         """
         shares = []
         for module in self.policy.modules():
@@ -84,33 +93,64 @@ class ReferencedTrainer(Trainer):
         if self.reference.frozen is not None:
             self.reference.frozen.to(accelerator.device)
         if self.reference.kind == "precomputed" and self.precomputed is None:  # a second run keeps the reference
-            self.precomputed = self._scores_from_disk(accelerator)
+            self.precomputed = self._precompute(accelerator)
 
-    def _scores_from_disk(self, accelerator) -> Tensor:
+    def before_step(self, run: Run, micro_batches: list[dict[str, Tensor]]) -> None:
+        self.starts_at_reference = self.starts_at_reference and run.step == 0
+
+    def compare_at_start(self, logps: Tensor, ref_logps: Tensor, tokens: Tensor) -> None:
+        """Before the first update policy and reference are one model, and their scores differ by rounding alone.
+
+        Raises:
+            TrainingError: if they do not; no later margin would mean anything.
+        """
+        if not self.starts_at_reference:
+            return
+        logps = logps.detach()
+        gap, allowed = (logps - ref_logps).abs(), 0.02 + 16 * _rounding(self.policy, self.config) * logps.abs()
+        if (gap > allowed).any():
+            raise TrainingError(
+                "step 1: before any update the policy's and the reference's log-probabilities of the same reply "
+                f"differ by up to {gap.max().item():.3g} nats, and they are one model. Likely causes: a model whose "
+                "scores depend on what else is in the batch (a rotary embedding that changes with the longest row, "
+                "experts with a capacity), or that draws random numbers in evaluation mode. Try reference='copy' "
+                "(scored in the same batches), batch_size=1, or max_length within the model's original context"
+            )
+        unlikely, uniform = (-logps / tokens).mean().item(), math.log(self.policy.config.get_text_config().vocab_size)
+        if unlikely > 0.5 * uniform:
+            logger.warning(
+                "the policy finds its own training replies hardly more likely than noise: %.2f nats a token, where "
+                "uniform guessing costs %.2f. Was it through SFT, and are prompts written as it knows them "
+                "(chat template, beginning-of-text token)?",
+                unlikely,
+                uniform,
+            )
+
+    def state_dict(self) -> dict:
+        return {} if self.precomputed is None else {"precomputed": self.precomputed}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.precomputed, self.starts_at_reference = state.get("precomputed"), False
+
+    def _precompute(self, accelerator) -> Tensor:
         """The reference's scores of all rows, (N, 2), read from the cache folder if they are there."""
         folder = self.config.reference_cache
         if folder is None:
             return self._score_all(accelerator)
-        path = Path(folder) / f"{_fingerprint(self.policy, self.what_is_scored())}.safetensors"
-        if path.exists():
-            logger.info("reference scores read from %s", path)
-            return load_file(path)["scores"]
-        scores = self._score_all(accelerator)
-        if accelerator.is_main_process:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            half_written = path.with_suffix(f".{os.getpid()}")
-            save_file({"scores": scores}, half_written)
-            half_written.replace(path)
-        return scores
+        name = fingerprint(self.policy, self.cache_key())
+        return kept_scores(
+            folder, name, len(self.rows), lambda: self._score_all(accelerator), write=accelerator.is_main_process
+        )
 
     def _score_all(self, accelerator) -> Tensor:
-        order = sorted(range(len(self.rows)), key=lambda i: self.length(self.rows[i]))
         size, scores = -(-self.config.batch_size // self.config.accumulation), torch.zeros(len(self.rows), 2)
+        batches = []
+        for rows in (self.training, self.held_out):  # apart, so that held-out rows change no rounding of the others
+            order = sorted(rows, key=lambda i: self.length(self.rows[i]))
+            batches += [order[start : start + size] for start in range(0, len(order), size)]
         self.policy.eval()
-        starts = tqdm(range(0, len(order), size), desc="reference", disable=not self.config.progress)
         with self.reference.scoring(self.policy) as scorer, accelerator.autocast():
-            for start in starts:
-                indices = order[start : start + size]
+            for indices in tqdm(batches, desc="reference", disable=not self.config.progress):
                 batch = {k: v.to(accelerator.device) for k, v in self.collate(indices).items()}
                 scores[indices] = self.score(scorer, batch).T.cpu()
         return scores
@@ -127,15 +167,9 @@ def _frozen(model: torch.nn.Module, policy) -> Reference:
     return Reference("copy", model.requires_grad_(False).eval())
 
 
-def _fingerprint(policy, scored: str) -> str:
-    """One name for a model, its adapters' settings, and what it scores; any of them changed gives another name."""
-    digest = hashlib.sha256(policy.config.to_json_string().encode())
-    layers = [m for m in policy.modules() if isinstance(m, BaseTunerLayer)]
-    digest.update(repr([(m.active_adapters, m.disable_adapters, m.merged_adapters) for m in layers]).encode())
-    for name, adapter in sorted(getattr(policy, "peft_config", {}).items()):
-        digest.update(repr((name, sorted(adapter.to_dict().items(), key=str))).encode())
-    for name, tensor in sorted(policy.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    digest.update(scored.encode())
-    return digest.hexdigest()[:32]
+def _rounding(policy, config: TrainingConfig) -> float:
+    """The coarsest step of the numbers that the policy computes with, relative to 1."""
+    kinds = {p.dtype for p in policy.parameters() if p.is_floating_point()}
+    kinds |= {torch.bfloat16} if config.mixed_precision == "bf16" else set()
+    short = 2**-10 if torch.get_float32_matmul_precision() != "highest" else 0.0  # TF32 keeps ten bits
+    return max(short, *(torch.finfo(kind).eps for kind in kinds))

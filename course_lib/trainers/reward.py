@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from course_lib.data import collate_pairs
-from course_lib.data.tokenization import Encoded
+from course_lib.data import Encoded, collate_pairs
 from course_lib.losses import bradley_terry_loss
 from course_lib.models import sequence_rewards
-from course_lib.trainers.loop import Trainer, TrainingError
+from course_lib.trainers.base import Trainer
+from course_lib.trainers.parts import TrainingError
 
 
 class RewardTrainer(Trainer):
@@ -22,12 +22,12 @@ class RewardTrainer(Trainer):
     record_kind = "preference"
 
     def length(self, row: tuple[Encoded, Encoded]) -> int:
-        return max(len(e.prompt_ids) + len(e.completion_ids) for e in row)
+        return max(side.length for side in row)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        return collate_pairs([self.rows[i] for i in indices], self.tokenizer.pad_token_id)
+        return collate_pairs([self.rows[i] for i in indices], self.pad)
 
-    def weight(self, batch: dict[str, Tensor]) -> int:
+    def terms(self, batch: dict[str, Tensor]) -> int:
         return len(batch["input_ids"]) // 2
 
     def before_training(self, accelerator) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from course_lib.data import collate_completions
-from course_lib.data.tokenization import Encoded
+from course_lib.data import Encoded, collate_completions
 from course_lib.logprobs import completion_logps
 from course_lib.losses import sft_loss
-from course_lib.trainers.loop import Trainer
+from course_lib.trainers.base import Trainer
 
 
 class SFTTrainer(Trainer):
@@ -21,14 +20,14 @@ class SFTTrainer(Trainer):
     record_kind = "sft"
 
     def length(self, row: Encoded) -> int:
-        return len(row.prompt_ids) + len(row.completion_ids)
+        return row.length
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        return collate_completions([self.rows[i] for i in indices], self.tokenizer.pad_token_id)
+        return collate_completions([self.rows[i] for i in indices], self.pad)
 
-    def weight(self, batch: dict[str, Tensor]) -> int:
+    def terms(self, batch: dict[str, Tensor]) -> int:
         return int(batch["completion_mask"].sum())
 
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         logps, mask = completion_logps(model, **batch, chunk_size=self.config.chunk_size)
-        return sft_loss(logps, mask, reduction="sum"), {"num_tokens": float(self.weight(batch))}
+        return sft_loss(logps, mask, reduction="sum"), {"num_tokens": float(self.terms(batch))}

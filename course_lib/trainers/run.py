@@ -1,0 +1,144 @@
+"""A run: all that changes while a trainer trains, in one place. A checkpoint holds this and nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
+from transformers import get_scheduler
+
+from course_lib.trainers.config import TrainingConfig
+from course_lib.trainers.history import History
+
+if TYPE_CHECKING:
+    from course_lib.trainers.base import Trainer
+
+
+class Run:
+    """Models, optimiser, schedule, place in the data, random numbers and history of one training run.
+
+    Attributes:
+        step: optimiser steps taken; `steps`: those to take.
+        models: the trained models as Accelerate wraps them, by name.
+        metrics: those of the step at hand, before they are averaged into the history.
+    """
+
+    def __init__(self, trainer: Trainer):
+        config = trainer.config
+        torch.manual_seed(config.seed)
+        self.accelerator = _accelerator(config)
+        modules = trainer.trained()
+        for module in modules.values():
+            module.to(self.accelerator.device)
+            module.zero_grad()  # what a run that failed left behind must not enter the first step
+        trainer.before_training(self.accelerator)
+        self.batches = trainer.batches(self)
+        optimizer = torch.optim.AdamW(
+            [{"params": [p for p in module.parameters() if p.requires_grad]} for module in modules.values()],
+            lr=config.learning_rate,
+            betas=tuple(config.adam_betas),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        *models, self.optimizer = self.accelerator.prepare(*modules.values(), optimizer)
+        self.models = dict(zip(modules, models, strict=True))
+        self.step, self.steps = 0, max(1, round(config.epochs * len(self.batches)))
+        warmup = round(config.warmup_ratio * self.steps)
+        self.scheduler = get_scheduler(config.schedule, self.optimizer, warmup, self.steps)
+        self.history, self.metrics = History(), {}
+        self.since_last_row: dict[str, list[float]] = defaultdict(list)
+
+    @property
+    def epoch(self) -> float:
+        return self.step / len(self.batches)
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the step at hand."""
+        return self.scheduler.get_last_lr()[0]
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """All weights that the optimiser moves."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def unwrapped(self) -> dict[str, torch.nn.Module]:
+        unwrap = self.accelerator.unwrap_model
+        return {name: unwrap(model, keep_fp32_wrapper=False) for name, model in self.models.items()}
+
+    def state_dict(self) -> dict:
+        """Everything that a run needs to go on, as tensors and plain values."""
+        optimizer = self.optimizer.state_dict()
+        return {
+            "step": self.step,
+            "weights": {name: _moving(module) for name, module in self.unwrapped().items()},
+            "optimizer": {
+                "state": {str(i): state for i, state in optimizer["state"].items()},
+                "param_groups": optimizer["param_groups"],
+            },
+            "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"},
+            "batches": self.batches.state_dict(),
+            "history": self.history.rows,
+            "since_last_row": dict(self.since_last_row),
+            "random": _random_state(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Put back what `state_dict` gave, so that the next step is the one that would have followed."""
+        self.step = state["step"]
+        for name, module in self.unwrapped().items():
+            for key, tensor in _moving(module).items():
+                tensor.copy_(state["weights"][name][key])
+        optimizer = state["optimizer"]
+        self.optimizer.load_state_dict(
+            {
+                "state": {int(i): values for i, values in optimizer["state"].items()},
+                "param_groups": optimizer["param_groups"],
+            }
+        )
+        self.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": [None] * len(self.scheduler.lr_lambdas)})
+        self.batches.load_state_dict(state["batches"])
+        self.history.rows[:] = state["history"]
+        self.since_last_row.update(state["since_last_row"])
+        _set_random_state(state["random"])
+
+
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    AcceleratorState._reset_state()  # or a second run in this process could not change its precision
+    return Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=config.accumulation, sync_with_dataloader=False
+        ),
+    )
+
+
+def _moving(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors that training changes: trained weights, and buffers. What is frozen comes from where it came from."""
+    weights = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    kept = module.state_dict().keys()  # tables that a model makes anew from its config are not in it
+    return weights | {name: buffer for name, buffer in module.named_buffers() if name in kept}
+
+
+def _random_state() -> dict:
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": [kind, keys.tolist(), *rest],
+    }
+
+
+def _set_random_state(state: dict) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(tuple(state["numpy"]))

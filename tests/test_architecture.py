@@ -1,0 +1,121 @@
+"""The house keeps its shape: which room may import which, no circles, a quick front door, files of readable length."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "course_lib"
+ALLOWED = {  # each room, and the rooms that it may import, in the order of the flow
+    "world": set(),
+    "data": {"world"},
+    "logprobs": {"data"},
+    "models": {"world", "data", "logprobs"},
+    "losses": set(),
+    "exact": {"losses"},
+    "trainers": {"data", "logprobs", "models", "losses"},
+    "rewards": {"data", "logprobs", "models"},
+    "rollouts": {"data", "logprobs", "models"},
+}
+
+
+def test_every_room_says_what_it_may_import():
+    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name[0] not in "_."}
+    assert rooms == set(ALLOWED)
+
+
+def imported(source: str, module: str) -> set[str]:
+    """Names of all course_lib modules that a module imports, whatever the form of the import."""
+    package = module.split(".")
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level] if node.level else []
+            start = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{start}.{alias.name}" for alias in node.names} | {start}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            found |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
+    return {name for name in found if name.split(".")[0] == "course_lib"}
+
+
+def rooms_of(modules: set[str]) -> set[str]:
+    return {parts[1] for parts in (name.split(".") for name in modules) if len(parts) > 1 and parts[1] in ALLOWED}
+
+
+def files():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        if parts != ("course_lib", "__init__"):
+            yield path, ".".join(parts)
+
+
+def test_each_room_imports_only_the_rooms_it_may():
+    wrong = []
+    for path, module in files():
+        room = module.split(".")[1]
+        for target in rooms_of(imported(path.read_text(), module)) - ALLOWED[room] - {room}:
+            wrong.append(f"{module} imports {target}")
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import course_lib.trainers",
+        "import course_lib.trainers.loop as loop",
+        "from course_lib import trainers",
+        "from course_lib.trainers import History",
+        "from .. import trainers",
+        "from ..trainers import History",
+        "from ..trainers.loop import fit",
+        "def f():\n    from course_lib.trainers import History",
+        "importlib.import_module('course_lib.trainers.loop')",
+    ],
+)
+def test_the_fence_sees_every_form_of_import(line):
+    assert "trainers" in rooms_of(imported(line, "course_lib.losses.preference"))
+
+
+def test_what_is_allowed_has_no_circle():
+    seen: set[str] = set()
+
+    def visit(room: str, above: tuple[str, ...]):
+        assert room not in above, f"{' -> '.join([*above, room])}"
+        for other in ALLOWED[room]:
+            visit(other, (*above, room))
+        seen.add(room)
+
+    for room in ALLOWED:
+        visit(room, ())
+    assert seen == set(ALLOWED)
+
+
+LONG = {}  # files over 300 lines, each with its reason
+
+
+def test_files_are_short_or_have_a_reason():
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {name for name, length in lengths.items() if length > 300} == set(LONG)
+
+
+def test_the_front_door_opens_without_torch():
+    script = (
+        "import sys, course_lib; from course_lib import estimate_memory; estimate_memory('llama-3-8b', 'dpo'); "
+        "print([m for m in ('torch', 'transformers', 'peft', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_every_public_name_is_found_behind_the_front_door():
+    import course_lib
+
+    assert len(course_lib.__all__) > 35
+    for name in course_lib.__all__:
+        assert getattr(course_lib, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'dpoloss'"):
+        _ = course_lib.dpoloss
