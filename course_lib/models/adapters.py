@@ -16,11 +16,11 @@ def add_lora(model, rank: int):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model), task_type="CAUSAL_LM")
-    share = sum(p.numel() for p in _experts(model)) / sum(p.numel() for p in model.parameters())
-    if share:
+    experts = sum(p.numel() for p in model.parameters() if p.dim() == 3)
+    if experts:
         logger.warning(
-            "%.0f%% of the weights are experts held in one tensor a layer: they get no adapters and stay as they are",
-            100 * share,
+            "%.3g million weights are experts held in one tensor a layer: they get no adapters and stay as they are",
+            experts / 1e6,
         )
     with torch.random.fork_rng():
         torch.manual_seed(0)  # adapters begin the same way each time, so that a run repeats from its own seed
@@ -75,11 +75,8 @@ def share_in_4_bits(model) -> float:
 def _wide(model) -> list[torch.nn.Parameter]:
     """The layers' matrices that are not in 4 bits."""
     apart = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer}
-    return [p for p in model.parameters() if p.dim() > 1 and not hasattr(p, "quant_state") and id(p) not in apart]
-
-
-def _experts(model) -> list[torch.nn.Parameter]:
-    return [p for p in model.parameters() if p.dim() == 3]
+    own = [p for name, p in model.named_parameters() if "lora_" not in name and id(p) not in apart]
+    return [p for p in own if p.dim() > 1 and not hasattr(p, "quant_state")]
 
 
 def _targets(model) -> str:
