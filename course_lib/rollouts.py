@@ -160,13 +160,19 @@ def _stepping_of(model, ids: list[int]) -> type:
     """The fastest way to the next token that gives this model's own logits; tried once, on a few of these ids."""
     inner = unwrapped(model)
     if inner not in _stepping:
-        ids = (ids * 8)[:8]
-        ways = {_Cached: [ids[:5], ids[:2]], _CachedUnpadded: [ids[:4], ids[1:5]]}
-        _stepping[inner] = next((way for way, rows in ways.items() if _follows(way, model, rows, ids[5:])), _Whole)
+        _stepping[inner] = next(
+            (way for way in (_Cached, _CachedUnpadded) if _tried(way, model, (ids * 8)[:8])), _Whole
+        )
         if _stepping[inner] is _Whole:
             name = type(inner).__name__
             logger.warning("sampling from %s without a cache, which is slow: with one it predicts other tokens", name)
     return _stepping[inner]
+
+
+def _tried(way: type, model, ids: list[int]) -> bool:
+    longer = [ids[:5], ids[:2]] if way.pads else [ids[:4], ids[1:5]]
+    single = [ids[:1], ids[1:2]]  # a row of one token looks like a step, and must not find the state of rows before it
+    return all(_follows(way, model, rows, ids[5:]) for rows in (longer, single))
 
 
 def _follows(way: type, model, rows: list[list[int]], then: list[int]) -> bool:
