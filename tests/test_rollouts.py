@@ -35,11 +35,12 @@ def saying(model, *tokens: int):
     """The same model, but what follows any of the tokens is the next of them."""
     own, following = model.forward, dict(pairwise(tokens))
 
-    def forward(input_ids=None, **inputs):
+    def forward(input_ids=None, logits_to_keep=0, **inputs):
         output = own(input_ids=input_ids, **inputs)
-        for row, last in enumerate(input_ids[:, -1].tolist()):
-            if last in following:
-                output.logits[row, -1, following[last]] = 1e4
+        for token, then in following.items():
+            output.logits[..., then] += 1e4 * (input_ids == token)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        output.logits = output.logits[:, kept]
         return output
 
     forward.__signature__ = inspect.signature(own)
