@@ -85,7 +85,7 @@ def test_tokenizers_without_pad_or_template_are_completed(tmp_path, bpe_tokenize
     save_pretrained(tiny_llama(len(bpe_tokenizer)), bpe_tokenizer, tmp_path)
     _, tokenizer = load_policy(str(tmp_path), device="cpu")
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
-    assert tokenizer.apply_chat_template(user("hi"), tokenize=False, add_generation_prompt=True).endswith("Assistant: ")
+    assert tokenizer.apply_chat_template(user("hi"), tokenize=False, add_generation_prompt=True).endswith("Assistant:")
 
 
 def test_a_policy_becomes_a_reward_model_with_one_output(folder):

@@ -1,0 +1,83 @@
+"""LoRA adapters and 4-bit weights: where they go, and a word where they do not go everywhere."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+logger = logging.getLogger(__name__)
+MOSTLY = 0.9  # of a model's matrices in 4 bits: below, the memory that one quantises for is not saved
+
+
+def add_lora(model, rank: int):
+    """New adapters on all linear layers of the language model, its output layer left out; the rest is frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model), task_type="CAUSAL_LM")
+    if share := _share(p.numel() for p in _experts(model)) / _share(p.numel() for p in model.parameters()):
+        logger.warning(
+            "%.0f%% of the weights are experts held in one tensor a layer: they get no adapters and stay as they are",
+            100 * share,
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # adapters begin the same way each time, so that a run repeats from its own seed
+        return get_peft_model(model, config)
+
+
+def nf4(dtype: torch.dtype):
+    """The settings of 4-bit weights: NF4 in blocks of 64, their scales in 8 bits."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def warn_of_wide_matrices(model) -> None:
+    """Say so where much of a model that was to be held in 4 bits is not."""
+    share = share_in_4_bits(model)
+    if share < MOSTLY:
+        wide = sum(p.numel() * p.element_size() for p in _wide(model))
+        logger.warning(
+            "only %.0f%% of the layers' weights are in 4 bits, and the others take %.3g GB: bitsandbytes quantises "
+            "linear layers, and this model holds its experts in tensors of another kind",
+            100 * share,
+            wide / 1e9,
+        )
+
+
+def share_in_4_bits(model) -> float:
+    """Of the weights in the layers' matrices, embeddings and output layer left out."""
+    narrow = _share(p.quant_state.shape.numel() for p in model.parameters() if hasattr(p, "quant_state"))
+    return narrow / max(1, narrow + _share(p.numel() for p in _wide(model)))
+
+
+def _wide(model) -> list[torch.nn.Parameter]:
+    """The layers' matrices that are not in 4 bits."""
+    apart = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer}
+    return [p for p in model.parameters() if p.dim() > 1 and not hasattr(p, "quant_state") and id(p) not in apart]
+
+
+def _experts(model) -> list[torch.nn.Parameter]:
+    return [p for p in model.parameters() if p.dim() == 3]
+
+
+def _share(counts) -> int:
+    return sum(counts)
+
+
+def _targets(model) -> str:
+    """All linear layers; of a model that sees or hears as well, those of its language model, as text trains no other."""
+    config = model.config
+    if config.get_text_config() is config:
+        return "all-linear"
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    last = {
+        n.rpartition(".")[2] for n, m in decoder.named_modules() if isinstance(m, torch.nn.Linear) and m is not head
+    }
+    return rf"{prefix}\..*\.({'|'.join(sorted(last))})".replace(".", r"\.", prefix.count("."))
