@@ -15,7 +15,7 @@ def add_lora(model, rank: int):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model), task_type="CAUSAL_LM")
-    if share := _share(p.numel() for p in _experts(model)) / _share(p.numel() for p in model.parameters()):
+    if share := sum(p.numel() for p in _experts(model)) / sum(p.numel() for p in model.parameters()):
         logger.warning(
             "%.0f%% of the weights are experts held in one tensor a layer: they get no adapters and stay as they are",
             100 * share,
@@ -44,34 +44,35 @@ def warn_of_wide_matrices(model) -> None:
         wide = sum(p.numel() * p.element_size() for p in _wide(model))
         logger.warning(
             "only %.0f%% of the layers' weights are in 4 bits, and the others take %.3g GB: bitsandbytes quantises "
-            "linear layers, and this model holds its experts in tensors of another kind",
+            "linear layers%s",
             100 * share,
             wide / 1e9,
+            ", and this model holds its experts in tensors of another kind" if _experts(model) else "",
         )
 
 
 def share_in_4_bits(model) -> float:
     """Of the weights in the layers' matrices, embeddings and output layer left out."""
-    narrow = _share(p.quant_state.shape.numel() for p in model.parameters() if hasattr(p, "quant_state"))
-    return narrow / max(1, narrow + _share(p.numel() for p in _wide(model)))
+    narrow = sum(p.quant_state.shape.numel() for p in model.parameters() if hasattr(p, "quant_state"))
+    return narrow / max(1, narrow + sum(p.numel() for p in _wide(model)))
 
 
 def _wide(model) -> list[torch.nn.Parameter]:
     """The layers' matrices that are not in 4 bits."""
-    apart = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer}
-    return [p for p in model.parameters() if p.dim() > 1 and not hasattr(p, "quant_state") and id(p) not in apart]
+    apart = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    if (head := model.get_output_embeddings()) is not None:
+        apart.add(id(head.weight))
+    layers = [p for name, p in model.named_parameters() if "lora_" not in name]
+    return [p for p in layers if p.dim() > 1 and not hasattr(p, "quant_state") and id(p) not in apart]
 
 
 def _experts(model) -> list[torch.nn.Parameter]:
-    return [p for p in model.parameters() if p.dim() == 3]
-
-
-def _share(counts) -> int:
-    return sum(counts)
+    """Of the kind that is neither quantised nor adapted: all experts of a layer in one tensor."""
+    return [p for name, p in model.named_parameters() if p.dim() == 3 and "expert" in name]
 
 
 def _targets(model) -> str:
-    """All linear layers; of a model that sees or hears as well, those of its language model, as text trains no other."""
+    """All linear layers; where a model sees or hears too, those of its language model: text trains no others."""
     config = model.config
     if config.get_text_config() is config:
         return "all-linear"

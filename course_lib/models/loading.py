@@ -18,8 +18,9 @@ from transformers import (
 
 from course_lib.data import adds_bos, plain_template
 from course_lib.data.hub import offline_if_unreachable
+from course_lib.logprobs import unwrapped
 from course_lib.models.adapters import add_lora, nf4, warn_of_wide_matrices
-from course_lib.models.saving import BASE, NOTE, remember_origin
+from course_lib.models.saving import NOTE, remember_origin
 from course_lib.world import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
@@ -89,29 +90,40 @@ def load_reward_model(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     options = {"dtype": dtype or torch.float32, "num_labels": 1}
     model, tokenizer = _load(AutoModelForSequenceClassification, name_or_path, options)
+    if getattr(unwrapped(model), "score", None) is None:
+        raise ValueError(f"{type(unwrapped(model)).__name__} has no head named `score`; take a decoder such as Llama")
     return model.to(device).eval(), tokenizer
 
 
 def _load(auto_class, name: str, options: dict):
-    source = _resolved(name)
+    source, adapters = _resolved(name), None
     _refuse_missing_folder(source, f"there is no folder {source}")
     try:
         with offline_if_unreachable():
             adapters = _adapter_config(source)
-            base = _resolved(_base_of(adapters, Path(source)), beside=Path(source)) if adapters else source
+            base = _resolved(adapters["base_model_name_or_path"], beside=Path(source)) if adapters else source
             _refuse_missing_folder(base, f"the adapters in {source} lie on the base model {base}, which is not there")
-            _refuse_pickles(source)
-            _refuse_pickles(base)
-            model = auto_class.from_pretrained(base, **SAFE, **options)
-            remember_origin(model, "" if Path(base).is_dir() and base not in _SHIPPED else _SHIPPED.get(base, base))
+            _refuse_unsafe(source)
+            _refuse_unsafe(base)
+            model, found = auto_class.from_pretrained(base, **SAFE, **options, output_loading_info=True)
+            portable = _SHIPPED.get(base, "" if Path(base).is_dir() else base)
+            remember_origin(model, portable, new_head=any("score." in name for name in found["missing_keys"]))
             if adapters:
                 model = _with_adapters(model, source, adapters)
             tokenizer = _tokenizer(source, base)
     except SafetensorError as error:
         raise OSError(f"{_damaged(source, base)} is damaged ({error}); copy or download it again") from error
-    except FoundPickles:
+    except RefusedCheckpoint:
         raise
+    except ValueError as error:
+        if "custom code" not in str(error) and "trust_remote_code" not in str(error):
+            raise
+        raise RefusedCheckpoint(f"{name!r} needs code of its own, which is not run: take a model that transformers has "
+                                "a class for") from error  # fmt: skip
     except OSError as error:
+        if adapters:
+            raise OSError(f"the adapters in {source} lie on the base model {base}, which could not be loaded: {error}"
+                          ) from error  # fmt: skip
         raise OSError(
             f"could not load {name!r}: it is not a shipped model ({', '.join(CHECKPOINTS)}) nor a local "
             f"folder with a checkpoint, and the hub gave: {error}\nWithout internet, use one of the shipped "
@@ -123,25 +135,31 @@ def _load(auto_class, name: str, options: dict):
 _SHIPPED = {str(folder): name for name, folder in CHECKPOINTS.items()}
 
 
-class FoundPickles(OSError):
-    """A checkpoint that would have to be unpickled."""
+class RefusedCheckpoint(OSError):
+    """A checkpoint that is not there, or would have to be unpickled."""
 
 
 def _resolved(name: str, beside: Path | None = None) -> str:
-    """A shipped name's folder, a local folder's full path (first as seen from `beside`), or the name as it is."""
+    """A shipped name's folder, a local folder's full path, or the name as it is.
+
+    The base of adapters is looked for in their folder, then in those around it, as another working directory or a move
+    of both together leaves them side by side.
+    """
     if name in CHECKPOINTS:
         return str(CHECKPOINTS[name])
-    for place in ([beside / name] if beside else []) + [Path(name).expanduser()]:
-        if place.is_dir():
+    around = [folder / name for folder in (beside, *beside.resolve().parents)] if beside else []
+    for place in around:
+        if (place / "config.json").is_file():
             return str(place.resolve())
-    return str(name)
+    here = Path(name).expanduser()
+    return str(here.resolve()) if here.is_dir() else str(name)
 
 
 def _refuse_missing_folder(name: str, message: str) -> None:
     """A name with a path's look is no hub name, and need not be looked up."""
     a_path = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
     if a_path and not Path(name).is_dir():
-        raise FileNotFoundError(f"{message}; check the path, or bring the folder back (now in {Path.cwd()})")
+        raise RefusedCheckpoint(f"{message}; check the path, or bring the folder back (now in {Path.cwd()})")
 
 
 def _adapter_config(source: str):
@@ -158,17 +176,10 @@ def _adapter_config(source: str):
         return None
 
 
-def _base_of(adapters: dict, source: Path) -> str:
-    return BASE if (source / BASE).is_dir() else adapters["base_model_name_or_path"]
-
-
 def _with_adapters(model, source: str, adapters: dict):
     """The base with its saved adapters, which can be trained on."""
     from peft import PeftConfig, PeftModel
 
-    config = PeftConfig.from_pretrained(source)
-    if getattr(model, "num_labels", None) == 1 and hasattr(model, "score") and config.task_type != "SEQ_CLS":
-        config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]  # a policy's adapters under a new head
     note = Path(source, NOTE)
     held = json.loads(note.read_text())["quantization"] if note.is_file() else None
     if held and not getattr(model, "is_loaded_in_4bit", False):
@@ -178,17 +189,36 @@ def _with_adapters(model, source: str, adapters: dict):
             held,
             held,
         )
-    return PeftModel.from_pretrained(model, source, config=config, is_trainable=True)
+    config = PeftConfig.from_pretrained(source)
+    if config.task_type == "CAUSAL_LM" and hasattr(model, "score"):
+        return _under_a_new_head(model, source, config)
+    return PeftModel.from_pretrained(model, source, is_trainable=True)
 
 
-def _refuse_pickles(source: str) -> None:
+def _under_a_new_head(model, source: str, config):
+    """A policy's adapters in a reward model, trained together with its head."""
+    from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
+
+    head = {f"base_model.model.score.{name}": tensor.clone() for name, tensor in model.score.state_dict().items()}
+    config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], False
+    model = get_peft_model(model, config)
+    set_peft_model_state_dict(model, head | load_peft_weights(source, device="cpu"))
+    return model
+
+
+def _refuse_unsafe(source: str) -> None:
+    """See that a folder holds weights in safetensors."""
     folder = Path(source)
-    pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")] if folder.is_dir() else []
-    weights = [path for path in pickled if "model" in path.name]
-    if weights and not list(folder.glob("*.safetensors")):
-        raise FoundPickles(
-            f"{weights[0]} is a pickle, which can run code when it is read; convert it where you trust it: load it with "
-            "transformers or peft and call save_pretrained, which writes safetensors"
+    if not folder.is_dir():
+        return
+    kind = "adapter_model" if (folder / "adapter_config.json").is_file() else "model"
+    if kind == "model" and not (folder / "config.json").is_file():
+        raise RefusedCheckpoint(f"{folder} holds no model: it has neither a config.json nor an adapter_config.json")
+    pickled = sorted(path for path in folder.glob(f"*{kind}*") if path.suffix in (".bin", ".pt", ".pth"))
+    if pickled and not list(folder.glob(f"{kind}*.safetensors")):
+        raise RefusedCheckpoint(
+            f"{pickled[0]} is a pickle, which can run code when it is read; convert it where you trust it: load it "
+            "with transformers or peft and call save_pretrained, which writes safetensors"
         )
 
 
