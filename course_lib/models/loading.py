@@ -109,6 +109,8 @@ def _load(auto_class, name: str, options: dict):
             portable = _SHIPPED.get(base, "" if Path(base).is_dir() else base)
             remember_origin(model, portable, new_head=any("score." in name for name in found["missing_keys"]))
             if adapters:
+                if not Path(source).is_dir():
+                    _refuse_pickles_on_hub(source)
                 model = _with_adapters(model, source, adapters)
             tokenizer = _tokenizer(source, base)
     except SafetensorError as error:
@@ -204,6 +206,17 @@ def _under_a_new_head(model, source: str, config):
     model = get_peft_model(model, config)
     set_peft_model_state_dict(model, head | load_peft_weights(source, device="cpu"))
     return model
+
+
+def _refuse_pickles_on_hub(source: str) -> None:
+    """PEFT has no switch for this: it takes adapters in a pickle where there are none in safetensors."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        huggingface_hub.hf_hub_download(source, "adapter_model.safetensors")
+    except EntryNotFoundError as error:
+        raise RefusedCheckpoint(f"{source} has no adapter_model.safetensors; a pickle is not read") from error
 
 
 def _refuse_unsafe(source: str) -> None:
