@@ -1,241 +1,314 @@
-"""Saving: what is loaded again, elsewhere, is what was in memory; a save that fails leaves the older model alone."""
+"""What is saved and loaded is what was in memory, however the model came about, and on another machine too."""
 
 import json
-import os
+import logging
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_llama
-from transformers import LlamaConfig, LlamaForCausalLM, modeling_utils
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from course_lib import load_policy, load_reward_model
+from course_lib import RewardTrainer, load_policy, load_reward_model, sequence_logps
+from course_lib.data import collate_pairs, encode_row
 from course_lib.models import save_pretrained, sequence_rewards
-
-IDS = torch.arange(6, 30).view(2, 12)
-
-
-def shaken(model):
-    """The model after some training: all that is trained has moved."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(0.05 * torch.randn_like(p))
-    return model.eval()
-
-
-@torch.no_grad()
-def logps(model):
-    return model(input_ids=IDS).logits.float().log_softmax(-1)
+from course_lib.trainers import TrainingConfig
+from course_lib.world import preference_records
 
 
 @pytest.fixture
-def llama(tmp_path, tokenizer):
-    save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "llama")
-    return str(tmp_path / "llama")
+def batch(tokenizer):
+    pairs = [tuple(encode_row(r, tokenizer)) for r in preference_records(4)]
+    return collate_pairs(pairs, tokenizer.pad_token_id)
 
 
-def adapted(base, **options):
-    return shaken(load_policy(base, lora_rank=4, device="cpu", **options)[0])
-
-
-def adapted_twice(base, tokenizer, folder, **options):
-    save_pretrained(adapted(base, **options), tokenizer, folder)
-    return adapted(str(folder), **options)
-
-
-def resized(base, tokenizer):
-    model, _ = load_policy(base, lora_rank=4, device="cpu")
-    model.resize_token_embeddings(len(tokenizer) + 5)
-    return shaken(model)
-
-
-def merged_by_hand(base):
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    return shaken(get_peft_model(adapted(base).merge_and_unload(), config, adapter_name="dpo"))
-
-
-def changed_in_one_number(base):
-    model = adapted(base)
+def moved(model):
+    """The model after what stands for training: all that can be trained has changed."""
+    torch.manual_seed(1)
     with torch.no_grad():
-        model.get_base_model().get_input_embeddings().weight[7, 3] += 1
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
     return model
 
 
-def tied_and_unnamed(tokenizer, tmp_path, **options):
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        tie_word_embeddings=True,
-    )  # fmt: skip
-    save_pretrained(LlamaForCausalLM(config), tokenizer, tmp_path / "tied")
-    return adapted(str(tmp_path / "tied"), **options)
+def saved(model, tokenizer, folder) -> str:
+    save_pretrained(model, tokenizer, folder)
+    return str(folder)
 
 
-NF4 = {"quantization": "nf4"}
+def tiny(tokenizer, tmp_path, name="base") -> str:
+    return saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "there" / name)
+
+
+def sft_adapters(tokenizer, tmp_path, **options) -> str:
+    """A folder of adapters that went through a first stage."""
+    policy, _ = load_policy(tiny(tokenizer, tmp_path), lora_rank=4, device="cpu", **options)
+    return saved(moved(policy), tokenizer, tmp_path / "there" / "sft")
+
+
+def lora(base, rank=4, **options):
+    return moved(load_policy(base, lora_rank=rank, device="cpu", **options)[0])
+
+
+def resized(tokenizer, tmp_path):
+    policy = load_policy(tiny(tokenizer, tmp_path), lora_rank=4, device="cpu")[0]
+    policy.resize_token_embeddings(len(tokenizer) + 8)
+    return moved(policy)
+
+
+def merged_by_hand(tokenizer, tmp_path):
+    policy, _ = load_policy("pocket-world", lora_rank=4, device="cpu")
+    whole = moved(policy).merge_and_unload()
+    from peft import LoraConfig, get_peft_model
+
+    return moved(get_peft_model(whole, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")))
+
+
 WAYS = {
-    "full": lambda base, tok, tmp: shaken(load_policy(base, device="cpu")[0]),
-    "LoRA on a shipped name": lambda base, tok, tmp: adapted("pocket-world"),
-    "LoRA on a folder": lambda base, tok, tmp: adapted(base),
-    "LoRA on merged LoRA": lambda base, tok, tmp: adapted_twice(base, tok, tmp / "first"),
-    "LoRA on merged LoRA on a name": lambda base, tok, tmp: adapted_twice("pocket-world", tok, tmp / "first"),
-    "merged by hand, with a name of its own": lambda base, tok, tmp: merged_by_hand("pocket-world"),
-    "resized under LoRA": lambda base, tok, tmp: resized(base, tok),
-    "resized under LoRA on a name": lambda base, tok, tmp: resized("pocket-world", tok),
-    "base changed in one number": lambda base, tok, tmp: changed_in_one_number("pocket-world"),
-    "tied embeddings": lambda base, tok, tmp: tied_and_unnamed(tok, tmp),
-    "nf4 on a name": lambda base, tok, tmp: adapted("pocket-world", **NF4),
-    "nf4 on a folder": lambda base, tok, tmp: adapted(base, **NF4),
-    "nf4 on merged nf4": lambda base, tok, tmp: adapted_twice("pocket-world", tok, tmp / "first", **NF4),
-    "nf4 with tied embeddings": lambda base, tok, tmp: tied_and_unnamed(tok, tmp, **NF4),
+    "full, shipped": lambda t, p: moved(load_policy("pocket-world", device="cpu")[0]),
+    "full, from a folder": lambda t, p: moved(load_policy(tiny(t, p), device="cpu")[0]),
+    "adapters on a shipped model": lambda t, p: lora("pocket-world-sft"),
+    "adapters on a folder": lambda t, p: lora(tiny(t, p)),
+    "adapters trained on": lambda t, p: moved(load_policy(sft_adapters(t, p), device="cpu")[0]),
+    "adapters on merged adapters": lambda t, p: lora(sft_adapters(t, p), 8),
+    "adapters on a shipped model, merged": lambda t, p: lora(saved(lora("pocket-world"), t, p / "there" / "sft"), 8),
+    "adapters on what was merged by hand": merged_by_hand,
+    "adapters on resized embeddings": resized,
+}
+IN_4_BITS = {
+    "nf4, shipped": lambda t, p: lora("pocket-world-sft", quantization="nf4"),
+    "nf4, from a folder": lambda t, p: lora(tiny(t, p), quantization="nf4"),
+    "nf4, merged adapters": lambda t, p: lora(sft_adapters(t, p), 8, quantization="nf4"),
 }
 
 
+def carried_away(model, tokenizer, tmp_path, monkeypatch) -> str:
+    """The folder of a saved model on what might be another machine: elsewhere, and nothing else is left."""
+    save_pretrained(model, tokenizer, tmp_path / "there" / "last")
+    (tmp_path / "here").mkdir()
+    shutil.move(tmp_path / "there" / "last", tmp_path / "here" / "model")
+    shutil.rmtree(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "here")
+    return "model"
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_loaded_on_another_machine_is_what_was_in_memory(way, llama, tokenizer, tmp_path, monkeypatch):
-    options = NF4 if "nf4" in way else {}
-    if options:
-        pytest.importorskip("bitsandbytes")
-    model = WAYS[way](llama, tokenizer, tmp_path).eval()
-    monkeypatch.chdir(tmp_path)
-    save_pretrained(model, tokenizer, "saved")
-    moved = tmp_path / "elsewhere" / "policy"
-    shutil.copytree(tmp_path / "saved", moved)
-    for other in tmp_path.iterdir():
-        if other.name != "elsewhere":
-            shutil.rmtree(other)  # nothing of the old machine is left
-    (tmp_path / "elsewhere" / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere" / "work")
-    loaded, _ = load_policy(str(moved), device="cpu", **options)
-    torch.testing.assert_close(logps(loaded), logps(model), atol=0, rtol=0)
-    assert not any(str(tmp_path) in path.read_text() for path in moved.rglob("adapter_config.json"))
+def test_a_policy_is_loaded_as_it_was_in_memory(way, tokenizer, tmp_path, monkeypatch, batch):
+    policy = WAYS[way](tokenizer, tmp_path)
+    expected = sequence_logps(policy, **batch)
+    again, _ = load_policy(carried_away(policy, tokenizer, tmp_path, monkeypatch), device="cpu")
+    torch.testing.assert_close(sequence_logps(again, **batch), expected, atol=1e-4, rtol=1e-5)
+    assert any(p.requires_grad for p in again.parameters())
+
+
+@pytest.mark.parametrize("way", IN_4_BITS)
+def test_a_policy_in_4_bits_is_loaded_as_it_was_in_memory(way, tokenizer, tmp_path, monkeypatch, batch):
+    pytest.importorskip("bitsandbytes")
+    policy = IN_4_BITS[way](tokenizer, tmp_path)
+    expected = sequence_logps(policy, **batch)
+    folder = carried_away(policy, tokenizer, tmp_path, monkeypatch)
+    again, _ = load_policy(folder, quantization="nf4", device="cpu")
+    torch.testing.assert_close(sequence_logps(again, **batch), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_adapters_trained_in_4_bits_say_so_when_they_lie_on_a_wider_base(tokenizer, tmp_path, caplog):
+    pytest.importorskip("bitsandbytes")
+    folder = saved(lora("pocket-world-sft", quantization="nf4"), tokenizer, tmp_path / "q")
+    load_policy(folder, device="cpu")
+    assert "quantization='nf4'" in caplog.text
+
+
+def reward_on_adapters(tokenizer, tmp_path):
+    return moved(load_reward_model(sft_adapters(tokenizer, tmp_path), device="cpu")[0])
+
+
+REWARDS = {
+    "full": lambda t, p: moved(load_reward_model("pocket-world-reward", device="cpu")[0]),
+    "a new head on a folder": lambda t, p: moved(load_reward_model(tiny(t, p), device="cpu")[0]),
+    "a new head on adapters": reward_on_adapters,
+    "loaded once before": lambda t, p: moved(
+        load_reward_model(saved(reward_on_adapters(t, p), t, p / "there" / "reward"), device="cpu")[0]
+    ),
+}
+
+
+@pytest.mark.parametrize("way", REWARDS)
+def test_a_reward_model_is_loaded_with_its_head(way, tokenizer, tmp_path, monkeypatch, batch):
+    model = REWARDS[way](tokenizer, tmp_path)
+    inputs = batch["input_ids"], batch["attention_mask"]
+    expected = sequence_rewards(model, *inputs)
+    again, _ = load_reward_model(carried_away(model, tokenizer, tmp_path, monkeypatch), device="cpu")
+    torch.testing.assert_close(sequence_rewards(again, *inputs), expected, atol=1e-4, rtol=1e-5)
+    assert expected.std() > 1e-3
+
+
+def test_a_reward_model_on_a_policy_s_adapters_keeps_the_policy_s_body(tokenizer, tmp_path, batch):
+    folder = sft_adapters(tokenizer, tmp_path)
+    policy, _ = load_policy(folder, device="cpu")
+    reward, _ = load_reward_model(folder, device="cpu")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    hidden = policy(**inputs, output_hidden_states=True).hidden_states[-1]
+    same = reward(**inputs, output_hidden_states=True).hidden_states[-1]
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(same[real], hidden[real], atol=1e-5, rtol=1e-5)
+
+
+def test_a_reward_model_with_adapters_trains_them_and_its_head(tokenizer, tmp_path):
+    reward, _ = load_reward_model(sft_adapters(tokenizer, tmp_path), device="cpu")
+    before = {name: p.detach().clone() for name, p in reward.named_parameters()}
+    settings = {"progress": False, "batch_size": 8, "learning_rate": 1e-2, "warmup_ratio": 0}
+    RewardTrainer(reward, tokenizer, preference_records(8), TrainingConfig(**settings)).train()
+    changed = {name for name, p in reward.named_parameters() if not torch.equal(p, before[name])}
+    assert any("lora_" in name for name in changed) and any("score" in name for name in changed)
+    assert all("lora_" in name or "score.modules_to_save" in name for name in changed)
 
 
 def test_adapters_on_a_shipped_model_are_saved_alone_under_its_name(tokenizer, tmp_path):
-    save_pretrained(adapted("pocket-world"), tokenizer, tmp_path)
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "pocket-world"
-    assert not (tmp_path / "base").exists()
+    save_pretrained(lora("pocket-world-sft"), tokenizer, tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "pocket-world-sft" and not (tmp_path / "base").exists()
 
 
-@pytest.mark.parametrize("base", ["a folder", "pocket-world"])
-def test_a_policy_s_adapters_become_a_reward_model_that_is_saved_with_its_head(base, llama, tokenizer, tmp_path):
-    policy = adapted(llama if base == "a folder" else base)
-    save_pretrained(policy, tokenizer, tmp_path / "sft")
-    reward, _ = load_reward_model(str(tmp_path / "sft"), device="cpu")
-    bodies = [m.get_base_model().model(input_ids=IDS).last_hidden_state for m in (policy, reward)]
-    torch.testing.assert_close(*bodies, atol=0, rtol=0)
-    shaken(reward)
-    rewards = sequence_rewards(reward, IDS, torch.ones_like(IDS))
-    rewards.sum().backward()
-    trained = {name: p.grad for name, p in reward.named_parameters() if p.requires_grad}
-    assert any("score" in name for name in trained) and all(grad is not None for grad in trained.values())
-    save_pretrained(reward, tokenizer, tmp_path / "reward")
-    loaded, _ = load_reward_model(str(tmp_path / "reward"), device="cpu")
-    torch.testing.assert_close(sequence_rewards(loaded, IDS, torch.ones_like(IDS)), rewards, atol=0, rtol=0)
+def test_no_path_of_this_machine_is_written(tokenizer, tmp_path):
+    save_pretrained(lora(tiny(tokenizer, tmp_path)), tokenizer, tmp_path / "a")
+    for path in (tmp_path / "a").rglob("*.json"):
+        assert str(tmp_path) not in path.read_text(), path
 
 
-def test_a_full_model_saved_over_adapters_is_the_one_loaded_and_other_files_stay(llama, tokenizer, tmp_path):
-    folder = tmp_path / "run"
-    save_pretrained(adapted(llama), tokenizer, folder)
-    (folder / "README.md").write_text("mine")
-    full = tiny_llama(len(tokenizer), seed=9)
-    save_pretrained(full, tokenizer, folder)
-    torch.testing.assert_close(logps(load_policy(str(folder), device="cpu")[0]), logps(full), atol=0, rtol=0)
-    assert (folder / "README.md").read_text() == "mine" and not (folder / "base").exists()
+def test_peft_reads_the_base_and_the_adapters_too(tokenizer, tmp_path, batch):
+    policy = lora(sft_adapters(tokenizer, tmp_path), 8)
+    save_pretrained(policy, tokenizer, tmp_path / "dpo")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "dpo" / "base")
+    again = PeftModel.from_pretrained(base, tmp_path / "dpo")
+    torch.testing.assert_close(sequence_logps(again, **batch), sequence_logps(policy, **batch), atol=1e-4, rtol=1e-5)
 
 
-def test_another_model_s_folder_called_base_is_never_removed(llama, tokenizer, tmp_path):
-    shutil.copytree(llama, tmp_path / "runs" / "base")
-    save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "runs")
-    with pytest.raises(OSError, match="something else"):
-        save_pretrained(adapted(llama), tokenizer, tmp_path / "runs")
-    load_policy(str(tmp_path / "runs" / "base"), device="cpu")
-    load_policy(str(tmp_path / "runs"), device="cpu")
+def test_a_full_model_saved_over_adapters_is_not_loaded_as_the_old_adapters(tokenizer, tmp_path, batch):
+    save_pretrained(lora(tiny(tokenizer, tmp_path)), tokenizer, tmp_path / "a")
+    full = tiny_llama(len(tokenizer), seed=5)
+    save_pretrained(full, tokenizer, tmp_path / "a")
+    again, _ = load_policy(str(tmp_path / "a"), device="cpu")
+    assert torch.equal(sequence_logps(again, **batch), sequence_logps(full, **batch))
+    assert not (tmp_path / "a" / "base").exists()
 
 
-def contents(folder: Path):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def test_files_that_are_no_model_s_stay(tokenizer, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "step-00000001").mkdir()
+    save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine" and (tmp_path / "step-00000001").is_dir()
+    assert not list(tmp_path.glob(".unfinished*"))
 
 
-def test_a_full_disk_leaves_the_older_model_and_no_new_folder(llama, tokenizer, tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(modeling_utils, "safe_save_file", full)
-    before = contents(Path(llama))
-    for folder in (llama, tmp_path / "new"):
-        with pytest.raises(OSError, match=r"No space left.*need .* GB; the disk of .* GB free"):
-            save_pretrained(tiny_llama(len(tokenizer), seed=3), tokenizer, folder)
-    assert contents(Path(llama)) == before and not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize("after", [0, 3, 7, 9])
-def test_an_interrupted_swap_puts_the_older_model_back(after, llama, tokenizer, monkeypatch):
-    before, rename, calls = contents(Path(llama)), Path.rename, []
-
-    def interrupted(path, target):
-        calls.append(path)
-        if len(calls) == after + 1:
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        save_pretrained(tiny_llama(len(tokenizer), seed=3), tokenizer, llama)
-    assert contents(Path(llama)) == before
+def test_a_relative_base_is_looked_for_beside_the_adapters(tokenizer, tmp_path, monkeypatch, batch):
+    base = tiny(tokenizer, tmp_path)
+    policy = lora(base)
+    policy.save_pretrained(tmp_path / "there" / "old")  # as peft alone writes it
+    config = tmp_path / "there" / "old" / "adapter_config.json"
+    config.write_text(config.read_text().replace(json.dumps(str(Path(base).resolve())), '"../base"'))
+    monkeypatch.chdir("/")
+    again, _ = load_policy(str(tmp_path / "there" / "old"), device="cpu")
+    torch.testing.assert_close(sequence_logps(again, **batch), sequence_logps(policy, **batch), atol=1e-4, rtol=1e-5)
 
 
-def test_pickled_weights_are_refused_with_the_way_to_convert(llama, tokenizer, tmp_path):
-    weights = Path(llama, "model.safetensors")
-    weights.unlink()
-    torch.save(tiny_llama(len(tokenizer)).state_dict(), weights.with_name("pytorch_model.bin"))
-    adapted("pocket-world").save_pretrained(tmp_path / "adapters", safe_serialization=False)
-    for folder, name in ((llama, "pytorch_model.bin"), (tmp_path / "adapters", "adapter_model.bin")):
-        with pytest.raises(OSError, match=rf"{name} is a pickle.*save_pretrained"):
-            load_policy(str(folder), device="cpu")
+def test_adapters_whose_base_has_moved_name_the_base(tokenizer, tmp_path):
+    base = tiny(tokenizer, tmp_path)
+    lora(base).save_pretrained(tmp_path / "old")
+    shutil.rmtree(base)
+    with pytest.raises(OSError, match=f"lie on the base model {base}, which is missing"):
+        load_policy(str(tmp_path / "old"), device="cpu")
 
 
-def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(llama, monkeypatch):
-    config = json.loads(Path(llama, "config.json").read_text())
-    config |= {"model_type": "unheard-of", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}
-    Path(llama, "config.json").write_text(json.dumps(config))
-    Path(llama, "own.py").write_text("raise SystemExit('its code was run')")
-    monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("it asked"))
-    with pytest.raises(OSError, match="code of its own, which is not run"):
-        load_policy(llama, device="cpu")
+class FullDisk:
+    """Stands for a disk that takes a few files and then no more."""
+
+    def __init__(self, after=0):
+        self.left = after
+
+    def __call__(self, *args, **kwargs):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "adapter_model.safetensors"])
-def test_a_half_written_file_is_named(name, llama, tokenizer, tmp_path):
-    save_pretrained(adapted("pocket-world"), tokenizer, tmp_path / "adapters")
-    file = Path(llama, name) if name == "model.safetensors" else tmp_path / "adapters" / name
-    os.truncate(file, 3000)
-    with pytest.raises(OSError, match=rf"/{name} is damaged"):
-        load_policy(str(file.parent), device="cpu")
+def test_a_full_disk_leaves_the_older_model_and_says_how_much_is_needed(tokenizer, tmp_path, monkeypatch, batch):
+    old = tiny_llama(len(tokenizer), seed=4)
+    save_pretrained(old, tokenizer, tmp_path)
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", FullDisk())
+    with pytest.raises(OSError, match=r"need 0\.00 GB; the disk of .* has .* GB free"):
+        save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path)
+    again, _ = load_policy(str(tmp_path), device="cpu")
+    assert torch.equal(sequence_logps(again, **batch), sequence_logps(old, **batch))
 
 
-def test_a_missing_base_is_named(llama, tokenizer, tmp_path):
-    adapted(llama).save_pretrained(tmp_path / "adapters")  # peft's own way: the base's path on this machine
-    shutil.rmtree(llama)
-    with pytest.raises(OSError, match=rf"lie on the base model {llama}, which is not there"):
-        load_policy(str(tmp_path / "adapters"), device="cpu")
+def test_a_full_disk_leaves_no_new_folder(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", FullDisk())
+    with pytest.raises(OSError, match="could not be saved"):
+        save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
-def test_a_base_named_by_a_relative_path_is_found_from_another_working_directory(llama, tmp_path, monkeypatch):
-    model = adapted(llama)
-    model.peft_config["default"].base_model_name_or_path = "llama"
-    model.save_pretrained(tmp_path / "adapters")
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    loaded, _ = load_policy(str(tmp_path / "adapters"), device="cpu")
-    torch.testing.assert_close(logps(loaded), logps(model), atol=0, rtol=0)
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tokenizer, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(OSError, match="too full"):
+        save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
-def test_adapters_from_4_bits_on_a_wide_base_are_told(tokenizer, tmp_path, caplog):
-    pytest.importorskip("bitsandbytes")
-    save_pretrained(adapted("pocket-world", **NF4), tokenizer, tmp_path)
-    load_policy(str(tmp_path), device="cpu")
-    assert "trained on a base in 4 bits" in caplog.text
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "adapter_model.bin"])
+def test_pickled_checkpoints_are_refused_with_the_way_to_convert_them(file, tokenizer, tmp_path):
+    folder = tmp_path / "old"
+    if file.startswith("adapter"):
+        save_pretrained(lora("pocket-world"), tokenizer, folder)
+    else:
+        save_pretrained(tiny_llama(len(tokenizer)), tokenizer, folder)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    torch.save({}, folder / file)
+    with pytest.raises(OSError, match=f"{file} is a pickle.*save_pretrained"):
+        load_policy(str(folder), device="cpu")
+
+
+def test_code_that_comes_with_a_checkpoint_is_neither_run_nor_asked_about(tokenizer, tmp_path, monkeypatch):
+    save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnModel"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text("raise SystemExit('the code was run')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    with pytest.raises((OSError, ValueError)):
+        load_policy(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("keep", [10, 2000])
+def test_damaged_weights_are_named(keep, tokenizer, tmp_path):
+    save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(OSError, match=r"model\.safetensors is damaged"):
+        load_policy(str(tmp_path), device="cpu")
+
+
+def test_half_of_a_saved_model_is_no_model(tokenizer, tmp_path):
+    save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="could not load"):
+        load_policy(str(tmp_path), device="cpu")
+
+
+def test_transformers_reads_a_saved_reward_model(tokenizer, tmp_path, batch):
+    model = moved(load_reward_model("pocket-world-reward", device="cpu")[0])
+    save_pretrained(model, tokenizer, tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    inputs = batch["input_ids"], batch["attention_mask"]
+    assert torch.equal(sequence_rewards(again, *inputs), sequence_rewards(model, *inputs))
+
+
+def test_a_saved_policy_keeps_quiet(tokenizer, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, logger="course_lib")
+    load_policy(saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path), device="cpu")
+    assert not [record for record in caplog.records if record.name.startswith("course_lib")]

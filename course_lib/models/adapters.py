@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import torch
 
@@ -15,7 +16,8 @@ def add_lora(model, rank: int):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model), task_type="CAUSAL_LM")
-    if share := sum(p.numel() for p in _experts(model)) / sum(p.numel() for p in model.parameters()):
+    share = sum(p.numel() for p in _experts(model)) / sum(p.numel() for p in model.parameters())
+    if share:
         logger.warning(
             "%.0f%% of the weights are experts held in one tensor a layer: they get no adapters and stay as they are",
             100 * share,
@@ -23,6 +25,21 @@ def add_lora(model, rank: int):
     with torch.random.fork_rng():
         torch.manual_seed(0)  # adapters begin the same way each time, so that a run repeats from its own seed
         return get_peft_model(model, config)
+
+
+def load_adapters(model, source: str):
+    """The base with its saved adapters, to be trained on; a policy's adapters get the reward head that they lack."""
+    from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+
+    config = PeftConfig.from_pretrained(source)
+    if not hasattr(model, "score") or config.task_type != "CAUSAL_LM":
+        return PeftModel.from_pretrained(model, source, is_trainable=True)
+    config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], False
+    head = {f"base_model.model.score.{name}": tensor.clone() for name, tensor in model.score.state_dict().items()}
+    weights = head | load_peft_weights(source, device="cpu")
+    model = get_peft_model(model, config)
+    set_peft_model_state_dict(model, weights)
+    return model
 
 
 def nf4(dtype: torch.dtype):
@@ -72,13 +89,12 @@ def _experts(model) -> list[torch.nn.Parameter]:
 
 
 def _targets(model) -> str:
-    """All linear layers; where a model sees or hears too, those of its language model: text trains no others."""
+    """All linear layers; of a model that sees or hears too, those of its language model, as text trains no others."""
     config = model.config
     if config.get_text_config() is config:
         return "all-linear"
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     prefix = next(name for name, module in model.named_modules() if module is decoder)
-    last = {
-        n.rpartition(".")[2] for n, m in decoder.named_modules() if isinstance(m, torch.nn.Linear) and m is not head
-    }
-    return rf"{prefix}\..*\.({'|'.join(sorted(last))})".replace(".", r"\.", prefix.count("."))
+    linear = [name for name, m in decoder.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    last = sorted({name.rpartition(".")[2] for name in linear})
+    return rf"{re.escape(prefix)}\..*\.({'|'.join(last)})"

@@ -19,7 +19,7 @@ from transformers import (
 from course_lib.data import adds_bos, plain_template
 from course_lib.data.hub import offline_if_unreachable
 from course_lib.logprobs import unwrapped
-from course_lib.models.adapters import add_lora, nf4, warn_of_wide_matrices
+from course_lib.models.adapters import add_lora, load_adapters, nf4, warn_of_wide_matrices
 from course_lib.models.saving import NOTE, remember_origin
 from course_lib.world import CHECKPOINTS
 
@@ -96,36 +96,35 @@ def load_reward_model(
 
 
 def _load(auto_class, name: str, options: dict):
-    source, adapters = _resolved(name), None
-    _refuse_missing_folder(source, f"there is no folder {source}")
+    source = base = _resolved(name)
     try:
         with offline_if_unreachable():
-            adapters = _adapter_config(source)
-            base = _resolved(adapters["base_model_name_or_path"], beside=Path(source)) if adapters else source
-            _refuse_missing_folder(base, f"the adapters in {source} lie on the base model {base}, which is not there")
-            _refuse_unsafe(source)
-            _refuse_unsafe(base)
+            _refuse_missing_folder(source, f"there is no folder {source}")
+            if adapters := _adapter_config(source):
+                base = _resolved(adapters["base_model_name_or_path"], beside=Path(source))
+                _refuse_missing_folder(base, f"the adapters in {source} lie on the base model {base}, which is missing")
+            for folder in {source, base}:
+                _refuse_unsafe(folder)
             model, found = auto_class.from_pretrained(base, **SAFE, **options, output_loading_info=True)
-            portable = _SHIPPED.get(base, "" if Path(base).is_dir() else base)
-            remember_origin(model, portable, new_head=any("score." in name for name in found["missing_keys"]))
+            remember_origin(model, _portable(base), new_head=any("score." in name for name in found["missing_keys"]))
             if adapters:
-                if not Path(source).is_dir():
-                    _refuse_pickles_on_hub(source)
-                model = _with_adapters(model, source, adapters)
+                _refuse_pickles_on_hub(source)
+                _warn_of_a_wider_base(model, source)
+                model = load_adapters(model, source)
             tokenizer = _tokenizer(source, base)
-    except SafetensorError as error:
-        raise OSError(f"{_damaged(source, base)} is damaged ({error}); copy or download it again") from error
-    except RefusedCheckpoint:
+    except CheckpointError:
         raise
     except ValueError as error:
         if "custom code" not in str(error) and "trust_remote_code" not in str(error):
             raise
-        raise RefusedCheckpoint(f"{name!r} needs code of its own, which is not run: take a model that transformers has "
-                                "a class for") from error  # fmt: skip
+        message = f"{name!r} needs code of its own, which is not run: take a model that transformers has a class for"
+        raise CheckpointError(message) from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{_damaged(source, base)} is damaged ({error}); copy or download it again") from error
     except OSError as error:
-        if adapters:
-            raise OSError(f"the adapters in {source} lie on the base model {base}, which could not be loaded: {error}"
-                          ) from error  # fmt: skip
+        if base != source:
+            message = f"the adapters in {source} lie on the base model {base}, which could not be loaded: {error}"
+            raise CheckpointError(message) from error
         raise OSError(
             f"could not load {name!r}: it is not a shipped model ({', '.join(CHECKPOINTS)}) nor a local "
             f"folder with a checkpoint, and the hub gave: {error}\nWithout internet, use one of the shipped "
@@ -134,11 +133,14 @@ def _load(auto_class, name: str, options: dict):
     return model, _complete(tokenizer, model)
 
 
-_SHIPPED = {str(folder): name for name, folder in CHECKPOINTS.items()}
+class CheckpointError(OSError):
+    """A checkpoint that is known and cannot be used: damaged, pickled, or without its base."""
 
 
-class RefusedCheckpoint(OSError):
-    """A checkpoint that is not there, or would have to be unpickled."""
+def _portable(base: str) -> str:
+    """The name by which others can load the model too; empty for a folder of this machine."""
+    shipped = {str(folder): name for name, folder in CHECKPOINTS.items()}
+    return "" if Path(base).is_dir() and base not in shipped else shipped.get(base, base)
 
 
 def _resolved(name: str, beside: Path | None = None) -> str:
@@ -161,7 +163,7 @@ def _refuse_missing_folder(name: str, message: str) -> None:
     """A name with a path's look is no hub name, and need not be looked up."""
     a_path = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
     if a_path and not Path(name).is_dir():
-        raise RefusedCheckpoint(f"{message}; check the path, or bring the folder back (now in {Path.cwd()})")
+        raise CheckpointError(f"{message}; check the path, or bring the folder back (now in {Path.cwd()})")
 
 
 def _adapter_config(source: str):
@@ -178,10 +180,7 @@ def _adapter_config(source: str):
         return None
 
 
-def _with_adapters(model, source: str, adapters: dict):
-    """The base with its saved adapters, which can be trained on."""
-    from peft import PeftConfig, PeftModel
-
+def _warn_of_a_wider_base(model, source: str) -> None:
     note = Path(source, NOTE)
     held = json.loads(note.read_text())["quantization"] if note.is_file() else None
     if held and not getattr(model, "is_loaded_in_4bit", False):
@@ -191,21 +190,6 @@ def _with_adapters(model, source: str, adapters: dict):
             held,
             held,
         )
-    config = PeftConfig.from_pretrained(source)
-    if config.task_type == "CAUSAL_LM" and hasattr(model, "score"):
-        return _under_a_new_head(model, source, config)
-    return PeftModel.from_pretrained(model, source, is_trainable=True)
-
-
-def _under_a_new_head(model, source: str, config):
-    """A policy's adapters in a reward model, trained together with its head."""
-    from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
-
-    head = {f"base_model.model.score.{name}": tensor.clone() for name, tensor in model.score.state_dict().items()}
-    config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], False
-    model = get_peft_model(model, config)
-    set_peft_model_state_dict(model, head | load_peft_weights(source, device="cpu"))
-    return model
 
 
 def _refuse_pickles_on_hub(source: str) -> None:
@@ -213,25 +197,27 @@ def _refuse_pickles_on_hub(source: str) -> None:
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
+    if Path(source).is_dir():
+        return
     try:
         huggingface_hub.hf_hub_download(source, "adapter_model.safetensors")
     except EntryNotFoundError as error:
-        raise RefusedCheckpoint(f"{source} has no adapter_model.safetensors; a pickle is not read") from error
+        raise CheckpointError(f"{source} has no adapter_model.safetensors; a pickle is not read") from error
 
 
 def _refuse_unsafe(source: str) -> None:
-    """See that a folder holds weights in safetensors."""
+    """See that a local folder holds weights in safetensors."""
     folder = Path(source)
     if not folder.is_dir():
         return
     kind = "adapter_model" if (folder / "adapter_config.json").is_file() else "model"
     if kind == "model" and not (folder / "config.json").is_file():
-        raise RefusedCheckpoint(f"{folder} holds no model: it has neither a config.json nor an adapter_config.json")
+        raise CheckpointError(f"{folder} holds no model: it has neither a config.json nor an adapter_config.json")
     pickled = sorted(path for path in folder.glob(f"*{kind}*") if path.suffix in (".bin", ".pt", ".pth"))
     if pickled and not list(folder.glob(f"{kind}*.safetensors")):
-        raise RefusedCheckpoint(
-            f"{pickled[0]} is a pickle, which can run code when it is read; convert it where you trust it: load it "
-            "with transformers or peft and call save_pretrained, which writes safetensors"
+        raise CheckpointError(
+            f"{pickled[0]} is a pickle, which can run code when it is read; where you trust it, load it with "
+            "transformers or peft and call save_pretrained, which writes safetensors"
         )
 
 
