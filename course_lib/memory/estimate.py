@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from numbers import Real
 
-from course_lib.memory.architecture import Architecture, Weight, architecture_of
-from course_lib.memory.gpus import CONTEXT_BYTES, FRAGMENTATION, GB, GIB, GPUS, memory_of
-from course_lib.memory.settings import Settings, roles_of
 from course_lib.memory.states import model_states, states_of
 from course_lib.memory.step import Parts, Step
+from course_lib.sizing.architectures import Architecture, Weight, architecture_of
+from course_lib.sizing.hardware import CONTEXT_BYTES, FRAGMENTATION, GB, GIB, GPUS, memory_of
+from course_lib.sizing.settings import Settings, roles_of
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
-from course_lib.memory.architecture import architecture_of
-from course_lib.memory.pipeline import PHASES
-from course_lib.memory.settings import PAIRWISE, SpeedSettings, roles_of
-from course_lib.memory.throughput import ThroughputEstimate, estimate_throughput
-from course_lib.memory.work import decode
+from course_lib.sizing.architectures import architecture_of
+from course_lib.sizing.settings import PAIRWISE, SpeedSettings, roles_of
+from course_lib.speed.passes import PHASES
+from course_lib.speed.throughput import ThroughputEstimate, estimate_throughput
+from course_lib.speed.work import decode
 
 # As reported of an 8B model on 8 nodes of 8 H100: tokens a second and GPU, hours of training.
 REPORTED = {"PPO": (1250, 32), "DPO": (3100, 11), "DPO + LoRA": (4200, 8), "SimPO": (5800, 6)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from course_lib.memory.architecture import Architecture, Weight
-from course_lib.memory.settings import Role, Settings
+from course_lib.sizing.architectures import Architecture, Weight
+from course_lib.sizing.settings import Role, Settings
 
 
 def model_states(arch: Architecture, role: Role, settings: Settings) -> dict[str, float]:

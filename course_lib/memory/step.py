@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
-from course_lib.memory.architecture import Architecture
-from course_lib.memory.passes import Kind, head_pass, layer_pass
-from course_lib.memory.settings import ONLINE, Role, Settings
+from course_lib.memory.layers import head_pass, layer_pass
 from course_lib.memory.states import trained_weights
-from course_lib.memory.tape import Pass
+from course_lib.memory.tape import Marks
+from course_lib.sizing.architectures import Architecture
+from course_lib.sizing.settings import ONLINE, Numerics, Role, Settings
 
 Parts = dict[tuple[str, str], float]  # bytes by (role, kind)
 
@@ -22,10 +22,10 @@ class Run:
     """A model's pass over the batch: its layers, its head, and what all of them share."""
 
     layers: int
-    layer: Pass
-    first: Pass  # the first layer, whose input may need no gradient
-    unrecorded: Pass  # a layer without autograd, as checkpointing runs it first
-    head: Pass
+    layer: Marks
+    first: Marks  # the first layer, whose input may need no gradient
+    unrecorded: Marks  # a layer without autograd, as checkpointing runs it first
+    head: Marks
     shared: float  # rotary tables
     checkpointed: bool
     entry: float  # bytes of a layer's input
@@ -54,7 +54,7 @@ class Run:
 
 
 class Step:
-    """The phases of one step, each as bytes by role and kind."""
+    """The phases of one step, each as bytes by role and numerics."""
 
     def __init__(self, arch: Architecture, settings: Settings, states: dict[Role, dict[str, float]]):
         self.arch, self.settings, self.states = arch, settings, states
@@ -90,43 +90,43 @@ class Step:
 
     def _run(self, role: Role, *, grad: bool, adapters: bool = True) -> Run:
         s, arch = self.settings, self.arch
-        kind = s.kind(role.trained)
-        kind = replace(kind, trained=grad, lora_rank=kind.lora_rank if adapters else None)
+        numerics = s.numerics(role.trained)
+        numerics = replace(numerics, trained=grad, lora_rank=numerics.lora_rank if adapters else None)
         how = s.logits if role.head == "lm" else "values" if role.name == "critic" else "score"
         if s.algorithm == "sft" and how == "full":
             how = "loss"
         size = (s.rows, s.sequence_length)
         checkpointed = grad and s.gradient_checkpointing
         first = grad and s.lora_rank is not None and not checkpointed
-        entry = kind.width * self.tokens * arch.hidden_size
-        layer = layer_pass(arch, kind, *size, grad=grad)
+        entry = numerics.width * self.tokens * arch.hidden_size
+        layer = layer_pass(arch, numerics, *size, grad=grad)
         held_anyway = not arch.is_gpt2 and (checkpointed or layer.keeps_input or arch.layers == 1)
-        cached = checkpointed and kind.compute != kind.width
+        cached = checkpointed and numerics.compute != numerics.width
         return Run(
             arch.layers,
             layer,
-            layer_pass(arch, kind, *size, grad=grad, first=first),
-            layer_pass(arch, kind, *size, grad=False),
-            head_pass(arch, kind, *size, s.scored, how, grad=grad, values=s.shared_critic and role.trained),
-            0 if arch.is_gpt2 else 2 * kind.width * arch.head_size * s.sequence_length,
+            layer_pass(arch, numerics, *size, grad=grad, first=first),
+            layer_pass(arch, numerics, *size, grad=False),
+            head_pass(arch, numerics, *size, s.scored, how, grad=grad, values=s.shared_critic and role.trained),
+            0 if arch.is_gpt2 else 2 * numerics.width * arch.head_size * s.sequence_length,
             checkpointed,
             entry,
-            kind.width * self.tokens * s.sequence_length * kind.eager,
+            numerics.width * self.tokens * s.sequence_length * numerics.eager,
             0 if held_anyway else entry,
-            self._copied(kind) * cached,
+            self._copied(numerics) * cached,
         )
 
-    def _copied(self, kind: Kind) -> float:
+    def _copied(self, numerics: Numerics) -> float:
         """bf16 copies of all fp32 weights that layers multiply with and the optimiser trains."""
         shapes = [w.shape for w in self.arch.layer_weights() if w.linear]
-        if kind.lora_rank:
-            return 2 * kind.lora_rank * sum(map(sum, shapes)) * self.arch.layers * (kind.adapter_width == 4)
+        if numerics.lora_rank:
+            return 2 * numerics.lora_rank * sum(map(sum, shapes)) * self.arch.layers * (numerics.adapter_width == 4)
         return 2 * sum(a * b for a, b in shapes) * self.arch.layers
 
     def _held_logits(self, role: Role, run: Run) -> float:
         """What of the head waits for the backward pass; SFT's loop holds the model's own logits as well."""
         s = self.settings
-        own = s.kind(True).compute * self.tokens * self.arch.vocab_size
+        own = s.numerics(True).compute * self.tokens * self.arch.vocab_size
         return run.head.saved + (own if s.algorithm == "sft" and s.logits == "full" else 0)
 
     def _resting(self, gradients: bool = False) -> Parts:
@@ -149,10 +149,10 @@ class Step:
         """ZeRO-3's weights in use: the outer ones through the pass, and those of the running layer and the next one."""
         if self.settings.zero_stage < 3:
             return {}
-        kind = self.settings.kind(role.trained)
+        numerics = self.settings.numerics(role.trained)
         one = sum(w.elements for w in self.arch.layer_weights())
         outer = self.arch.parameters(role.head) - one * self.arch.layers
-        return {(role.name, "gathered weights"): kind.width * (one * min(layers, self.arch.layers) + outer * root)}
+        return {(role.name, "gathered weights"): numerics.width * (one * min(layers, self.arch.layers) + outer * root)}
 
     def _forward(self, role: Role, run: Run, held: Parts, phase: str | None = None, also: Parts | None = None) -> None:
         name, phase = role.name, phase or f"{role.name} forward"
@@ -175,7 +175,7 @@ class Step:
     def _rollout(self) -> None:
         """Sampling: keys and values of all tokens so far, and the last token's logits in fp32, twice."""
         s, arch, policy = self.settings, self.arch, self.trained[0]
-        width = s.kind(True).compute
+        width = s.numerics(True).compute
         cache = {(policy.name, "kv cache"): 2 * width * arch.layers * arch.keys * self.tokens}
         last = {(policy.name, "logits"): (width + 8) * s.rows * arch.vocab_size}
         self._record("rollout", self._resting(), cache, last, self._gathered(policy, layers=2))
@@ -226,9 +226,9 @@ class Step:
 
     def _embedding_backward(self, role: Role) -> Parts:
         """A tied embedding's gradient comes twice, from the output layer and from the lookup, and is summed."""
-        kind = self.settings.kind(True)
-        size = kind.width * self.arch.vocab_size * self.arch.hidden_size
-        tied = kind.full and self.arch.tied and role.head == "lm"
+        numerics = self.settings.numerics(True)
+        size = numerics.width * self.arch.vocab_size * self.arch.hidden_size
+        tied = numerics.full and self.arch.tied and role.head == "lm"
         return {(role.name, "gradients"): 2 * size * tied}
 
     def _optimizer(self) -> None:

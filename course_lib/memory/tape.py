@@ -35,7 +35,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Pass:
+class Marks:
     """Bytes of one pass: all but `saved` and `gradients` are high-water marks.
 
     `forward`, `recompute` (a forward pass that stops where nothing is left to save, as checkpointing does) and
@@ -106,14 +106,14 @@ class Tape:
         """Python variables keep these alive until the last operation so far."""
         self.operations[-1].holds += values
 
-    def measured(self, start: Value, end: Value) -> Pass:
+    def measured(self, start: Value, end: Value) -> Marks:
         """The high-water marks of the whole tape, from its input `start` to its output `end`."""
         saved = {s for op in self.operations for s in op.saved}
         held = sum(s.size for s in saved)
         last = max((i for i, op in enumerate(self.operations) if op.saved), default=-1)
         forward, recompute = self._forward(start, end, saved, last)
         backward, waiting, gradients = self._backward(end, held, last) if end.needs_grad else (0.0, 0.0, 0.0)
-        return Pass(held, forward, recompute + waiting, backward, gradients, start in saved)
+        return Marks(held, forward, recompute + waiting, backward, gradients, start in saved)
 
     def _forward(self, start: Value, end: Value, saved: set[Value], last: int) -> tuple[float, float]:
         """The high-water mark, and that up to operation `last`, whose output is made only if it is saved."""

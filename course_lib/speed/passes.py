@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from course_lib.memory.architecture import Architecture
-from course_lib.memory.settings import Role, SpeedSettings, roles_of
 from course_lib.memory.states import model_states
-from course_lib.memory.work import Work, backward, body, decode, forward, prefill, training_batch
+from course_lib.sizing.architectures import Architecture
+from course_lib.sizing.settings import Role, SpeedSettings, roles_of
+from course_lib.speed.work import Work, backward, body, decode, forward, prefill, training_batch
 
 PHASES = (
     "rollout prefill", "rollout decoding", "reward scoring", "reference forward", "critic", "baseline forward",

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Real
 
-from course_lib.memory.gpus import GPU, gpu_named
-from course_lib.memory.passes import Kind
+from course_lib.sizing.hardware import GPU, gpu_named
 
 PAIRWISE = ("reward", "dpo", "ipo", "simpo", "orpo")
 ONLINE = ("ppo", "rloo", "grpo")
@@ -30,6 +29,24 @@ CHOICES = {
 }
 OPTIONAL = {"lora_rank": ", or None to train all weights", "completion_length": ", or None for all tokens",
             "rollout_batch": ", or None for all of a step"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a model is held and computed: bytes an element, what is trained, and how attention runs."""
+
+    width: int = 2  # of weights outside the quantised ones, and of the residual stream
+    compute: int = 2  # of matrix products: 2 under autocast
+    trained: bool = True
+    lora_rank: int | None = None
+    adapter_width: int = 4
+    quantized: bool = False
+    eager: bool = False
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained."""
+        return self.trained and self.lora_rank is None
 
 
 @dataclass(frozen=True)
@@ -112,11 +129,11 @@ class Settings:
         """Completion tokens of all rows, whose log-probabilities enter the loss."""
         return self.rows * min(self.completion_length or self.sequence_length, self.sequence_length - 1 or 1)
 
-    def kind(self, trained: bool) -> Kind:
+    def numerics(self, trained: bool) -> Numerics:
         """How a model of these settings computes; sharded fp32 weights are gathered, and computed, in bf16."""
         mixed = self.precision == "autocast"
         width = 2 if self.precision == "bf16" or (mixed and self.zero_stage == 3) else 4
-        return Kind(
+        return Numerics(
             width=width,
             compute=2 if mixed else width,
             trained=trained,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from course_lib.memory.settings import SpeedSettings
-from course_lib.memory.throughput import ThroughputEstimate, estimate_throughput
+from course_lib.sizing.settings import SpeedSettings
+from course_lib.speed.throughput import ThroughputEstimate, estimate_throughput
 
 SHARED = ("optimizer", "communication")  # as long for every GPU
 CLUSTER = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)

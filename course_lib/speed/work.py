@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from course_lib.memory.architecture import Architecture, Weight
-from course_lib.memory.settings import Role, SpeedSettings
 from course_lib.memory.states import weight_bytes
+from course_lib.sizing.architectures import Architecture, Weight
+from course_lib.sizing.settings import Role, SpeedSettings
 
 
 @dataclass(frozen=True)

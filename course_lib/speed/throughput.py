@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from math import ceil, isfinite
 
-from course_lib.memory.architecture import Architecture, architecture_of
 from course_lib.memory.estimate import MemoryEstimate, as_number, estimate_memory
-from course_lib.memory.gpus import GB
-from course_lib.memory.links import communication
-from course_lib.memory.pipeline import PHASES, optimizer_work, passes_of
-from course_lib.memory.settings import Settings, SpeedSettings
-from course_lib.memory.work import Work
+from course_lib.sizing.architectures import Architecture, architecture_of
+from course_lib.sizing.hardware import GB
+from course_lib.sizing.settings import Settings, SpeedSettings
+from course_lib.speed.communication import communication
+from course_lib.speed.passes import PHASES, optimizer_work, passes_of
+from course_lib.speed.work import Work
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def estimate_throughput(
         overlap: share of communication that can hide behind passes.
 
     Returns:
-        `ThroughputEstimate`, of one GPU; all GPUs take equally long (`course_lib.memory.scaling` lets them differ).
+        `ThroughputEstimate`, of one GPU; all GPUs take equally long (`course_lib.speed.scaling` lets them differ).
 
     Raises:
         ValueError: for an unknown model, GPU or option, shares outside (0, 1], or settings that contradict.
