@@ -1,6 +1,4 @@
 """What one pass through a piece of a model holds, its operations written as their PyTorch code computes them.
-
-Stands beside the flow; arithmetic only.
 """
 
 from __future__ import annotations
@@ -67,14 +65,14 @@ class _Block:
 
     def norm(self, x: Value, groups: int = 1) -> Value:
         if self.arch.is_gpt2:
-            weight = 2 * self.numerics.width * self.arch.hidden_size * self.numerics.full
+            weight = 2 * self.numerics.width * self.arch.hidden_size if self.numerics.full else 0
             return self.tape.run(x.size, x, width=x.width, saves=[x], keeps=8 * self.tokens, gradient=weight)
         wide, tape, statistics = self.tape.cast(x, 4), self.tape, 4 * self.tokens * groups
         square = tape.run(wide.size, wide, width=4, saves=[wide], scratch=(0, 2 * wide.size))
         mean = tape.run(statistics, square, width=4)
         root = tape.run(statistics, mean, width=4, saves=[None])
         normal = tape.run(wide.size, wide, root, width=4, saves=[wide, root], scratch=(0, wide.size))
-        weight = self.numerics.width * x.size / x.width / self.tokens / groups * self.numerics.full
+        weight = self.numerics.width * x.size / x.width / self.tokens / groups if self.numerics.full else 0
         late = self.arch.norm == "gemma"  # multiplies in fp32 and rounds afterwards
         scaled = normal if late else tape.cast(normal, x.width)
         saves = [scaled] if weight else []
@@ -98,7 +96,7 @@ class _Block:
     def times(self, x: Value, shape: tuple[int, int], tokens: int, stored: int, compute: int, trained: bool) -> Value:
         """x times a weight of `stored` bytes an element, of which autocast makes a copy with `compute` bytes."""
         tape, elements = self.tape, shape[0] * shape[1]
-        gradient, copies = stored * elements * trained, []
+        gradient, copies = stored * elements if trained else 0, []
         if stored != compute:
             copies, gradient = [tape.run(compute * elements, width=compute, gradient=gradient)], 0
         inner = tape.cast(x, compute)
@@ -213,7 +211,7 @@ class _Block:
         """One product for all experts, which autocast leaves alone."""
         weight, size = self.numerics.width * self.arch.experts * wide_in * wide_out, x.size * wide_out / wide_in
         full = self.numerics.full
-        return self.tape.run(size, x, width=x.width, saves=[x] if full else [], gradient=weight * full)
+        return self.tape.run(size, x, width=x.width, saves=[x] if full else [], gradient=weight if full else 0)
 
     def gelu(self, x: Value) -> Value:
         """GPT-2's: 0.5 x (1 + tanh(a (x + b x^3))), step by step."""
@@ -231,7 +229,7 @@ class _Block:
         if count < self.tokens:
             hidden = tape.run(hidden.size * count / self.tokens, hidden, width=hidden.width)
         inner = tape.cast(hidden, numerics.compute)
-        gradient = numerics.width * self.arch.hidden_size * numerics.trained
+        gradient = numerics.width * self.arch.hidden_size if numerics.trained else 0
         found = tape.run(numerics.compute * count, inner, width=numerics.compute, saves=[inner], gradient=gradient)
         return tape.cast(found, 4)
 
@@ -265,14 +263,16 @@ class _Block:
         chunk = min(tokens, max(1, CHUNK_BYTES // (4 * arch.vocab_size)))
         logits, following = (4 * n * arch.vocab_size for n in (chunk, min(chunk, tokens - chunk)))
         with_copy = 1.5 if narrow else 1  # of logits, or of their gradient, with the one in bf16
-        kept = logits * (chunk == tokens)
+        kept = logits if chunk == tokens else 0
         weight = arch.vocab_size * arch.hidden_size
-        gradient, share = numerics.width * weight * numerics.full, 2 * weight * (numerics.full and narrow)
+        gradient = numerics.width * weight if numerics.full else 0
+        share = 2 * weight if numerics.full and narrow else 0
         forward = max(2 * logits, logits + with_copy * following)
         before = logits + logits / 2 if narrow else 2 * logits
         loop = max(logits + with_copy * logits, before + with_copy * following, with_copy * logits + share)
-        backward = 4 * weight * numerics.full + loop - kept - gradient
+        summed = 4 * weight if numerics.full else 0
+        backward = summed + loop - kept - gradient
         inner = self.tape.cast(hidden, numerics.compute)
-        copy = 2 * weight * (numerics.compute != numerics.width)
+        copy = 2 * weight if numerics.compute != numerics.width else 0
         return self.tape.run(4 * tokens, inner, width=4, saves=[inner], keeps=copy + kept, gradient=gradient,
                              scratch=(forward - kept, max(0, backward)))  # fmt: skip

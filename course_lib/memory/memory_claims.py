@@ -1,4 +1,4 @@
-"""What is claimed about memory, beside what the calculator counts. Stands beside the flow; arithmetic only."""
+"""What is claimed about memory, beside what the calculator counts."""
 
 from __future__ import annotations
 

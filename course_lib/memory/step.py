@@ -1,6 +1,4 @@
 """The phases of one training step: rollout, scoring, forwards, backward, optimiser; and what is held in each.
-
-Stands beside the flow; arithmetic only.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from dataclasses import dataclass, replace
 from course_lib.memory.layers import head_pass, layer_pass
 from course_lib.memory.states import trained_weights
 from course_lib.memory.tape import Marks
+from course_lib.sizing import phases
 from course_lib.sizing.architectures import Architecture
 from course_lib.sizing.settings import ONLINE, Numerics, Role, Settings
 
@@ -29,9 +28,9 @@ class Run:
     shared: float  # rotary tables
     checkpointed: bool
     entry: float  # bytes of a layer's input
-    mask: float  # which layers in eager attention share: all pairs of positions of each row
-    embedded: float  # bytes of the embeddings, which a variable of the model's code holds, where nothing else does
-    copies: float  # bf16 copies of weights that autocast keeps until the forward passes end, though no layer does
+    mask: float  # eager attention's: one for all layers, a number for each pair of positions in a row
+    embedded: float  # bytes of the embeddings while the model's code still holds them and no layer has saved them
+    copies: float  # bf16 copies of weights that autocast caches until all forward passes are done
 
     @property
     def kept_layer(self) -> float:
@@ -46,7 +45,7 @@ class Run:
     @property
     def always(self) -> float:
         """What all layers share, and the backward pass needs to its end."""
-        return self.shared + self.mask * self.checkpointed
+        return self.shared + (self.mask if self.checkpointed else 0)
 
     @property
     def recorded(self) -> bool:
@@ -111,16 +110,17 @@ class Step:
             0 if arch.is_gpt2 else 2 * numerics.width * arch.head_size * s.sequence_length,
             checkpointed,
             entry,
-            numerics.width * self.tokens * s.sequence_length * numerics.eager,
+            numerics.width * self.tokens * s.sequence_length if numerics.eager else 0,
             0 if held_anyway else entry,
-            self._copied(numerics) * cached,
+            self._copied(numerics) if cached else 0,
         )
 
     def _copied(self, numerics: Numerics) -> float:
         """bf16 copies of all fp32 weights that layers multiply with and the optimiser trains."""
         shapes = [w.shape for w in self.arch.layer_weights() if w.linear]
         if numerics.lora_rank:
-            return 2 * numerics.lora_rank * sum(map(sum, shapes)) * self.arch.layers * (numerics.adapter_width == 4)
+            cast = numerics.adapter_width == 4
+            return 2 * numerics.lora_rank * sum(map(sum, shapes)) * self.arch.layers if cast else 0
         return 2 * sum(a * b for a, b in shapes) * self.arch.layers
 
     def _held_logits(self, role: Role, run: Run) -> float:
@@ -145,21 +145,23 @@ class Step:
         if sum(parts.values()) > sum(self.found.get(phase, {}).values()):
             self.found[phase] = dict(parts)
 
-    def _gathered(self, role: Role, *, layers: int, root: bool = True) -> Parts:
+    def _gathered(self, role: Role, *, layers: int) -> Parts:
         """ZeRO-3's weights in use: the outer ones through the pass, and those of the running layer and the next one."""
         if self.settings.zero_stage < 3:
             return {}
         numerics = self.settings.numerics(role.trained)
         one = sum(w.elements for w in self.arch.layer_weights())
         outer = self.arch.parameters(role.head) - one * self.arch.layers
-        return {(role.name, "gathered weights"): numerics.width * (one * min(layers, self.arch.layers) + outer * root)}
+        return {(role.name, "gathered weights"): numerics.width * (one * min(layers, self.arch.layers) + outer)}
 
     def _forward(self, role: Role, run: Run, held: Parts, phase: str | None = None, also: Parts | None = None) -> None:
-        name, phase = role.name, phase or f"{role.name} forward"
+        name, phase = role.name, phase or phases.forward_of(role.name)
         rest = [self._resting(), held, also or {}]
         own = run.recorded
         before = (run.kept - run.kept_layer) if own else run.shared
-        before += run.embedded + run.mask * (not (own and run.checkpointed))
+        before += run.embedded
+        if not (own and run.checkpointed):
+            before += run.mask
         layer = {(name, "activations"): before + (run.unrecorded if run.checkpointed else run.layer).forward}
         self._record(phase, *rest, layer, self._gathered(role, layers=2))
         head = {(name, "activations"): run.kept if own else run.shared, (name, "logits"): run.head.forward}
@@ -170,7 +172,7 @@ class Step:
         copy = next((role for role in self.states if role.name == "reference"), None)
         run = self._run(copy or policy, grad=False, adapters=False)
         outer = self._gathered(policy, layers=0) if held and copy else {}
-        self._forward(copy or policy, run, held, "reference forward", outer | copies)
+        self._forward(copy or policy, run, held, phases.REFERENCE_FORWARD, outer | copies)
 
     def _rollout(self) -> None:
         """Sampling: keys and values of all tokens so far, and the last token's logits in fp32, twice."""
@@ -178,12 +180,12 @@ class Step:
         width = s.numerics(True).compute
         cache = {(policy.name, "kv cache"): 2 * width * arch.layers * arch.keys * self.tokens}
         last = {(policy.name, "logits"): (width + 8) * s.rows * arch.vocab_size}
-        self._record("rollout", self._resting(), cache, last, self._gathered(policy, layers=2))
+        self._record(phases.ROLLOUT, self._resting(), cache, last, self._gathered(policy, layers=2))
 
     def _scoring(self) -> None:
         """Every model reads the samples once, without gradients."""
         for role in self.states:
-            self._forward(role, self._run(role, grad=False), {}, "scoring")
+            self._forward(role, self._run(role, grad=False), {}, phases.SCORING)
 
     def _backward(self, runs: dict[Role, Run], held: Parts) -> None:
         """Models in the reverse order of their forward passes; in each, head, then layers from last to first."""
@@ -197,7 +199,7 @@ class Step:
             self._layers_backward(role, run, always)
             done[role.name, "gradients"] = self.states[role]["gradients"]
             leaving = {(role.name, "activations"): run.entry}
-            self._record("backward", *always, leaving, self._embedding_backward(role))
+            self._record(phases.BACKWARD, *always, leaving, self._embedding_backward(role))
 
     def _head_backward(self, role: Role, run: Run, always: list[Parts]) -> None:
         made = run.head.gradients
@@ -206,7 +208,7 @@ class Step:
             (role.name, "logits"): run.head.backward - made,
             (role.name, "gradients"): made,
         }
-        self._record("backward", *always, parts, self._gathered(role, layers=0))
+        self._record(phases.BACKWARD, *always, parts, self._gathered(role, layers=0))
 
     def _layers_backward(self, role: Role, run: Run, always: list[Parts]) -> None:
         """Kept activations shrink and gradients grow by the same step each layer, so the peak is at an end."""
@@ -222,14 +224,14 @@ class Step:
                 entry = 0 if one.keeps_input else run.entry
                 working = max(working + entry, one.recompute - one.gradients)
             parts = {(role.name, "activations"): kept + working, (role.name, "gradients"): made}
-            self._record("backward", *always, parts, self._gathered(role, layers=2))
+            self._record(phases.BACKWARD, *always, parts, self._gathered(role, layers=2))
 
     def _embedding_backward(self, role: Role) -> Parts:
         """A tied embedding's gradient comes twice, from the output layer and from the lookup, and is summed."""
         numerics = self.settings.numerics(True)
         size = numerics.width * self.arch.vocab_size * self.arch.hidden_size
-        tied = numerics.full and self.arch.tied and role.head == "lm"
-        return {(role.name, "gradients"): 2 * size * tied}
+        twice = numerics.full and self.arch.tied and role.head == "lm"
+        return {(role.name, "gradients"): 2 * size} if twice else {}
 
     def _optimizer(self) -> None:
         """The step itself, with its intermediates: of all weights at once (torch's, unfused), or of one tensor."""
@@ -241,4 +243,4 @@ class Step:
             sizes = {role: max(w.elements for w in trained_weights(self.arch, role, s)) for role in self.trained}
             role = max(sizes, key=sizes.get)
             scratch[role.name, "update"] = 12 * sizes[role] / (s.gpus if s.zero_stage else 1)
-        self._record("optimizer", self._resting(gradients=True), scratch)
+        self._record(phases.OPTIMIZER, self._resting(gradients=True), scratch)

@@ -1,6 +1,4 @@
 """In bytes, what autograd does with tensors: an output lives until its last use, a saved tensor until its backward.
-
-Stands beside the flow; arithmetic only.
 """
 
 from __future__ import annotations
@@ -36,11 +34,12 @@ class Operation:
 
 @dataclass(frozen=True)
 class Marks:
-    """Bytes of one pass: all but `saved` and `gradients` are high-water marks.
+    """How high one pass rises, in bytes. Each high-water mark includes the tensors saved for the backward pass.
 
-    `forward`, `recompute` (a forward pass that stops where nothing is left to save, as checkpointing does) and
-    `backward` count saved tensors in, the first two the input and the last two gradients, those of weights too.
-    `keeps_input`: the input is among the saved tensors.
+    `saved`: those tensors alone. `forward`: the mark of a forward pass, its input included. `backward`: that of a
+    backward pass, with gradients of activations and of weights. `recompute`: that of a checkpoint's second forward
+    pass, which stops once nothing is left to save, with its input and the gradients that wait meanwhile. `gradients`:
+    gradients of weights that the pass leaves behind. `keeps_input`: whether the input is among the saved tensors.
     """
 
     saved: float

@@ -1,4 +1,4 @@
-"""What data-parallel GPUs send one another in a step, and how long it takes. Stands beside the flow; arithmetic only.
+"""What data-parallel GPUs send one another in a step, and how long it takes.
 
     seconds of a collective operation = (N - 1) / N * bytes / bandwidth + hops * latency
 
@@ -39,7 +39,7 @@ def _optimizer_collectives(s: SpeedSettings) -> tuple[int, int]:
     weights when a pass needs them.
     """
     reductions = s.accumulation if s.zero_stage >= 2 else 1
-    return s.update_epochs * reductions, s.update_epochs * (s.zero_stage < 3)
+    return s.update_epochs * reductions, s.update_epochs if s.zero_stage < 3 else 0
 
 
 def _fetched(s: SpeedSettings, weights: float) -> float:
