@@ -16,8 +16,7 @@ def add_lora(model, rank: int):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model), task_type="CAUSAL_LM")
-    experts = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 3 and "expert" in name)
-    if experts:
+    if experts := sum(p.numel() for p in _experts(model)):
         logger.warning(
             "%.3g million weights are experts held in one tensor a layer: they get no adapters and stay as they are",
             experts / 1e6,
@@ -81,6 +80,11 @@ def _wide(model) -> list[torch.nn.Parameter]:
         apart.add(id(head.weight))
     layers = [p for name, p in model.named_parameters() if "lora_" not in name]
     return [p for p in layers if p.dim() > 1 and not hasattr(p, "quant_state") and id(p) not in apart]
+
+
+def _experts(model) -> list[torch.nn.Parameter]:
+    """Of the kind that is neither quantised nor adapted: all experts of a layer in one tensor."""
+    return [p for name, p in model.named_parameters() if p.dim() == 3 and "expert" in name]
 
 
 def _targets(model) -> str:
