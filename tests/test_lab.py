@@ -42,7 +42,7 @@ def lab(course):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "course_lib.cli", "lab", "--no-browser", f"--ServerApp.port={port}"]
-    command += [f"--IdentityProvider.token={TOKEN}", "--ServerApp.ip=127.0.0.1", "--LabApp.news_url="]
+    command += [f"--IdentityProvider.token={TOKEN}", "--ServerApp.ip=127.0.0.1"]
     private = {f"JUPYTER_{kind}_DIR": str(course / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     log = (course / "lab.log").open("w")
     server = subprocess.Popen(command, cwd=course, env=os.environ | private, stdout=log, stderr=log)
