@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from course_lib.data import collate_completions, encode_completion
+from course_lib.logprobs import device_of
 from course_lib.models import sequence_rewards
 
 
@@ -26,9 +27,9 @@ def learned_reward(model, tokenizer, *, batch_size: int = 256) -> Callable[[Sequ
 
     @torch.inference_mode()
     def score(prompts: Sequence, completions: Sequence) -> Tensor:
-        device = next(model.parameters()).device
+        device = device_of(model)
         rows = [encode_completion(p, c, tokenizer) for p, c in zip(prompts, completions, strict=True)]
-        order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
+        order = sorted(range(len(rows)), key=lambda i: rows[i].length)
         rewards = torch.zeros(len(rows))
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]

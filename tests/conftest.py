@@ -59,3 +59,13 @@ def bpe_tokenizer():
         text, trainers.BpeTrainer(vocab_size=400, special_tokens=["<eos>"], initial_alphabet=alphabet)
     )
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>")
+
+
+@pytest.fixture(scope="session")
+def letters():
+    """A tokenizer of sixty words (a to z, and n26 to n56) behind <pad>, <bos> and <eos>, ids 0 to 2; it adds no BOS."""
+    words = [chr(97 + i) for i in range(26)] + [f"n{i}" for i in range(26, 57)]
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<bos>", "<eos>", *words])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")

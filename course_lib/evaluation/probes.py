@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import torch
 
-from course_lib.logprobs import position_ids
+from course_lib.logprobs import device_of, position_ids
 from course_lib.world.facts import FACTS, SUMS
 from course_lib.world.language import answer_sentence
 
@@ -36,7 +36,7 @@ def cloze_accuracy(model, tokenizer, kind: str) -> float:
     before = [tokenizer(text[: text.rindex(value)].strip())["input_ids"] for text, value in cases]
     before = [[tokenizer.bos_token_id, *ids] for ids in before]
     wanted = torch.tensor([tokenizer.convert_tokens_to_ids(value) for _, value in cases])
-    device = next(model.parameters()).device
+    device = device_of(model)
     width = max(map(len, before))
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in before], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in before], device=device)

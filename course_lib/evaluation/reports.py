@@ -9,7 +9,7 @@ import torch
 
 from course_lib.data import collate_pairs
 from course_lib.data.tokenization import encode_row
-from course_lib.logprobs import sequence_logps
+from course_lib.logprobs import device_of, sequence_logps
 from course_lib.rollouts import sample
 from course_lib.world import gold_parts, parse
 
@@ -61,5 +61,5 @@ def implicit_reward_report(
 
 
 def _on(model, batch: dict) -> dict:
-    device = next(model.parameters()).device
+    device = device_of(model)
     return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from course_lib.logprobs.forward import all_logits, head_of, heeds_left_padding, hidden_states, with_positions
+from course_lib.logprobs.forward import all_logits, head_of, hidden_states, with_positions
 from course_lib.logprobs.head import token_logps
+from course_lib.logprobs.padding import padding_matters, real_first
 
 
 def completion_logps(
@@ -23,7 +23,8 @@ def completion_logps(
 
     The output layer runs only where a token is scored, a chunk of tokens at a time, forward and backward:
     no (B, T, V) tensor exists. Where a model does not allow that (a sharded or replaced output layer), its own
-    logits are used, and the reason is logged once.
+    logits are used, and the reason is logged once. Where padding on the left would change scores (a state that runs
+    through the row), each row is moved to the left edge first.
 
     Args:
         model: a causal language model of transformers, or anything that wraps one.
@@ -42,19 +43,11 @@ def completion_logps(
     mask = _scored(input_ids, attention_mask, completion_mask)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size is a number of tokens, at least 1; got {chunk_size}")
-    if not attention_mask[:, 0].all() and not heeds_left_padding(model):
-        there, back = _to_the_left(attention_mask)
-        moved = (tensor.gather(1, there) for tensor in (input_ids, attention_mask, completion_mask))
-        logps, _ = completion_logps(model, *moved, chunk_size=chunk_size)
-        return logps.gather(1, back), mask
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(model, attention_mask)
-    head = head_of(model)
-    if head is None:
-        return _from_logits(model, inputs, mask), mask
-    where = mask.flatten().nonzero().squeeze(1)  # never a row's first column, so the token before is in its row
-    hidden = hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, where - 1)
-    scored = head.logps(hidden, input_ids.flatten()[where], chunk_size)
-    return scored.new_zeros(mask.numel()).index_copy(0, where, scored).view(mask.shape), mask
+    if not padding_matters(model, input_ids[attention_mask.bool()][:6]):
+        return _logps(model, input_ids, attention_mask, mask, chunk_size), mask
+    order = real_first(attention_mask)
+    moved = (tensor.gather(1, order) for tensor in (input_ids, attention_mask, mask))
+    return _logps(model, *moved, chunk_size).gather(1, order.argsort(dim=1)), mask
 
 
 def sequence_logps(
@@ -81,19 +74,23 @@ def sequence_logps(
     return total / mask.sum(dim=1) if average else total
 
 
+def _logps(model, input_ids: Tensor, attention_mask: Tensor, mask: Tensor, chunk_size: int | None) -> Tensor:
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(model, attention_mask)
+    head = head_of(model)
+    if head is None:
+        return _from_logits(model, inputs, mask)
+    where = mask.flatten().nonzero().squeeze(1)  # never a row's first column, so the token before is in its row
+    hidden = hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, where - 1)
+    scored = head.logps(hidden, input_ids.flatten()[where], chunk_size)
+    return scored.new_zeros(mask.numel()).index_copy(0, where, scored).view(mask.shape)
+
+
 def _from_logits(model, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
     """The same log-probabilities by way of the logits of all columns that hold a scored token."""
     columns = mask.any(dim=0).nonzero().squeeze(1)
     logits = all_logits(model, columns - 1, **inputs)
     logps = token_logps(logits, inputs["input_ids"][:, columns])
     return logps.new_zeros(mask.shape).index_copy(1, columns, logps).masked_fill(~mask, 0.0)
-
-
-def _to_the_left(attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns (B, T) that move each row's padding from its left to its right, and those that move it back."""
-    columns, left = torch.arange(attention_mask.shape[1], device=attention_mask.device), attention_mask.argmax(dim=1)
-    width = len(columns)
-    return (columns + left[:, None]) % width, (columns - left[:, None]) % width
 
 
 def _scored(input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from course_lib.logprobs.head import linear_logps, plain_logits
 
 logger = logging.getLogger(__name__)
 _scores_plainly: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # found out once a model
-_heeds_padding: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _told: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
@@ -61,32 +60,6 @@ def takes(model, name: str) -> bool:
     parameters = inspect.signature(unwrapped(model).forward).parameters
     hands_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and "input_ids" not in parameters
     return hands_on or name in parameters
-
-
-def heeds_left_padding(model) -> bool:
-    """Whether padding on the left leaves a row's scores as they are.
-
-    A model that is told positions does. One that is not may run its state through the padding, as some recurrent ones
-    do; it is tried on a few tokens, once.
-    """
-    inner = unwrapped(model)
-    if takes(inner, "position_ids"):
-        return True
-    if inner not in _heeds_padding:
-        _heeds_padding[inner] = _same_behind_padding(inner)
-    return _heeds_padding[inner]
-
-
-@torch.no_grad()
-def _same_behind_padding(inner: nn.Module) -> bool:
-    ids = torch.arange(1, 7, device=device_of(inner))[None] % inner.config.get_text_config().vocab_size
-    padded, mask = (torch.cat([row.new_zeros(1, 3), row], dim=1) for row in (ids, torch.ones_like(ids)))
-    with evaluating(inner):
-        alone = all_logits(inner, input_ids=ids, attention_mask=torch.ones_like(ids)).float()
-        behind = all_logits(inner, input_ids=padded, attention_mask=mask)[:, 3:].float()
-        unmasked = all_logits(inner, input_ids=padded, attention_mask=torch.ones_like(padded))[:, 3:].float()
-    error, without_mask = ((other - alone).abs().max() for other in (behind, unmasked))
-    return bool(error <= 0.1 * without_mask)  # rounding stays far below; a state that saw padding does not
 
 
 def head_of(model) -> Head | None:

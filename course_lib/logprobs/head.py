@@ -58,6 +58,7 @@ class _LinearLogps(torch.autograd.Function):
             logits = plain_logits(rows, weight, bias, softcap)
             normalisers.append(logits.logsumexp(dim=-1))
             parts.append(logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1) - normalisers[-1])
+        # one chunk holds all logits at once in any case, so keeping them costs no higher peak and saves a product
         kept = logits if len(parts) == 1 else None
         ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalisers), kept)
         ctx.chunk, ctx.softcap = chunk, softcap
@@ -76,7 +77,10 @@ class _LinearLogps(torch.autograd.Function):
         for start in range(0, len(hidden), ctx.chunk):
             here = slice(start, start + ctx.chunk)
             logits = plain_logits(hidden[here], weight, bias, ctx.softcap) if kept is None else kept
+            # d tanh(x) = 1 - tanh(x)^2, and logits / softcap is that tanh already
             slope = 1 - (logits / ctx.softcap) ** 2 if ctx.softcap else None
+            # d ln p(target) / d logits = onehot(target) - softmax(logits); both terms are written into one buffer,
+            # because a second (chunk, V) tensor would double the peak that chunks are there to lower
             grad_logits = (logits - normalisers[here, None]).exp_().mul_(-grad[here, None])
             grad_logits.scatter_add_(1, targets[here, None], grad[here, None])
             if slope is not None:
@@ -84,6 +88,7 @@ class _LinearLogps(torch.autograd.Function):
             if needs_bias:
                 grad_bias += grad_logits.sum(dim=0)
             grad_logits = grad_logits.to(weight.dtype)
+            # rows of `hidden` belong to one chunk alone and are written in place; the weight gets a share from each
             if needs_hidden:
                 torch.mm(grad_logits, weight, out=grad_hidden[here])
             if needs_weight:

@@ -16,7 +16,9 @@ from course_lib.logprobs.completions import completion_logps
 from course_lib.logprobs.forward import all_logits, device_of, evaluating, head_of, hidden_states, takes, unwrapped
 from course_lib.logprobs.head import token_logps
 
-LEAK = 0.1  # a mask leaks if the error is above this share of what no mask at all would make; rounding is far below
+# A mask leaks if scores differ from those of the completion alone by more than this share of what no mask at all would
+# change. Rounding stays far below it, in half precision too.
+LEAK = 0.1
 
 
 def pair_logps(

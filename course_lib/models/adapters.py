@@ -16,11 +16,10 @@ def add_lora(model, rank: int):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model), task_type="CAUSAL_LM")
-    share = sum(p.numel() for p in _experts(model)) / sum(p.numel() for p in model.parameters())
-    if share:
+    if experts := sum(p.numel() for p in _experts(model)):
         logger.warning(
-            "%.0f%% of the weights are experts held in one tensor a layer: they get no adapters and stay as they are",
-            100 * share,
+            "%.3g million weights are experts held in one tensor a layer: they get no adapters and stay as they are",
+            experts / 1e6,
         )
     with torch.random.fork_rng():
         torch.manual_seed(0)  # adapters begin the same way each time, so that a run repeats from its own seed
@@ -32,10 +31,11 @@ def load_adapters(model, source: str):
     from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     config = PeftConfig.from_pretrained(source)
-    if not hasattr(model, "score") or config.task_type == "SEQ_CLS":
+    if not hasattr(model, "score") or config.task_type != "CAUSAL_LM":
         return PeftModel.from_pretrained(model, source, is_trainable=True)
     config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], False
-    weights = load_peft_weights(source, device="cpu") | {"base_model.model.score.weight": model.score.weight.detach()}
+    head = {f"base_model.model.score.{name}": tensor.clone() for name, tensor in model.score.state_dict().items()}
+    weights = head | load_peft_weights(source, device="cpu")
     model = get_peft_model(model, config)
     set_peft_model_state_dict(model, weights)
     return model
@@ -60,9 +60,10 @@ def warn_of_wide_matrices(model) -> None:
         wide = sum(p.numel() * p.element_size() for p in _wide(model))
         logger.warning(
             "only %.0f%% of the layers' weights are in 4 bits, and the others take %.3g GB: bitsandbytes quantises "
-            "linear layers, and this model holds its experts in tensors of another kind",
+            "linear layers%s",
             100 * share,
             wide / 1e9,
+            ", and this model holds its experts in tensors of another kind" if _experts(model) else "",
         )
 
 
@@ -74,12 +75,16 @@ def share_in_4_bits(model) -> float:
 
 def _wide(model) -> list[torch.nn.Parameter]:
     """The layers' matrices that are not in 4 bits."""
-    apart = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer}
-    return [p for p in model.parameters() if p.dim() > 1 and not hasattr(p, "quant_state") and id(p) not in apart]
+    apart = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    if (head := model.get_output_embeddings()) is not None:
+        apart.add(id(head.weight))
+    layers = [p for name, p in model.named_parameters() if "lora_" not in name]
+    return [p for p in layers if p.dim() > 1 and not hasattr(p, "quant_state") and id(p) not in apart]
 
 
 def _experts(model) -> list[torch.nn.Parameter]:
-    return [p for p in model.parameters() if p.dim() == 3]
+    """Of the kind that is neither quantised nor adapted: all experts of a layer in one tensor."""
+    return [p for name, p in model.named_parameters() if p.dim() == 3 and "expert" in name]
 
 
 def _targets(model) -> str:

@@ -18,8 +18,9 @@ from transformers import (
 
 from course_lib.data import adds_bos, plain_template
 from course_lib.data.hub import offline_if_unreachable
+from course_lib.logprobs import unwrapped
 from course_lib.models.adapters import add_lora, load_adapters, nf4, warn_of_wide_matrices
-from course_lib.models.saving import BASE, NOTE, remember_origin
+from course_lib.models.saving import NOTE, remember_origin
 from course_lib.world import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ def load_reward_model(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     options = {"dtype": dtype or torch.float32, "num_labels": 1}
     model, tokenizer = _load(AutoModelForSequenceClassification, name_or_path, options)
+    if getattr(unwrapped(model), "score", None) is None:
+        raise ValueError(f"{type(unwrapped(model)).__name__} has no head named `score`; take a decoder such as Llama")
     return model.to(device).eval(), tokenizer
 
 
@@ -98,21 +101,30 @@ def _load(auto_class, name: str, options: dict):
         with offline_if_unreachable():
             _refuse_missing_folder(source, f"there is no folder {source}")
             if adapters := _adapter_config(source):
-                base = _resolved(_base_of(adapters, Path(source)), beside=Path(source))
+                base = _resolved(adapters["base_model_name_or_path"], beside=Path(source))
                 _refuse_missing_folder(base, f"the adapters in {source} lie on the base model {base}, which is missing")
             for folder in {source, base}:
-                _refuse_pickles(folder)
-            model = auto_class.from_pretrained(base, **SAFE, **options)
-            remember_origin(model, _portable(base))
+                _refuse_unsafe(folder)
+            model, found = auto_class.from_pretrained(base, **SAFE, **options, output_loading_info=True)
+            remember_origin(model, _portable(base), new_head=any("score." in name for name in found["missing_keys"]))
             if adapters:
+                _refuse_pickles_on_hub(source)
                 _warn_of_a_wider_base(model, source)
                 model = load_adapters(model, source)
             tokenizer = _tokenizer(source, base)
     except CheckpointError:
         raise
+    except ValueError as error:
+        if "custom code" not in str(error) and "trust_remote_code" not in str(error):
+            raise
+        message = f"{name!r} needs code of its own, which is not run: take a model that transformers has a class for"
+        raise CheckpointError(message) from error
     except SafetensorError as error:
         raise CheckpointError(f"{_damaged(source, base)} is damaged ({error}); copy or download it again") from error
     except OSError as error:
+        if base != source:
+            message = f"the adapters in {source} lie on the base model {base}, which could not be loaded: {error}"
+            raise CheckpointError(message) from error
         raise OSError(
             f"could not load {name!r}: it is not a shipped model ({', '.join(CHECKPOINTS)}) nor a local "
             f"folder with a checkpoint, and the hub gave: {error}\nWithout internet, use one of the shipped "
@@ -132,13 +144,19 @@ def _portable(base: str) -> str:
 
 
 def _resolved(name: str, beside: Path | None = None) -> str:
-    """A shipped name's folder, a local folder's full path (first as seen from `beside`), or the name as it is."""
+    """A shipped name's folder, a local folder's full path, or the name as it is.
+
+    The base of adapters is looked for in their folder, then in those around it, as another working directory or a move
+    of both together leaves them side by side.
+    """
     if name in CHECKPOINTS:
         return str(CHECKPOINTS[name])
-    for place in ([beside / name] if beside else []) + [Path(name).expanduser()]:
-        if place.is_dir():
+    around = [folder / name for folder in (beside, *beside.resolve().parents)] if beside else []
+    for place in around:
+        if (place / "config.json").is_file():
             return str(place.resolve())
-    return str(name)
+    here = Path(name).expanduser()
+    return str(here.resolve()) if here.is_dir() else str(name)
 
 
 def _refuse_missing_folder(name: str, message: str) -> None:
@@ -162,10 +180,6 @@ def _adapter_config(source: str):
         return None
 
 
-def _base_of(adapters: dict, source: Path) -> str:
-    return BASE if (source / BASE).is_dir() else adapters["base_model_name_or_path"]
-
-
 def _warn_of_a_wider_base(model, source: str) -> None:
     note = Path(source, NOTE)
     held = json.loads(note.read_text())["quantization"] if note.is_file() else None
@@ -178,13 +192,31 @@ def _warn_of_a_wider_base(model, source: str) -> None:
         )
 
 
-def _refuse_pickles(source: str) -> None:
+def _refuse_pickles_on_hub(source: str) -> None:
+    """PEFT has no switch for this: it takes adapters in a pickle where there are none in safetensors."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if Path(source).is_dir():
+        return
+    try:
+        huggingface_hub.hf_hub_download(source, "adapter_model.safetensors")
+    except EntryNotFoundError as error:
+        raise CheckpointError(f"{source} has no adapter_model.safetensors; a pickle is not read") from error
+
+
+def _refuse_unsafe(source: str) -> None:
+    """See that a local folder holds weights in safetensors."""
     folder = Path(source)
-    pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")] if folder.is_dir() else []
-    weights = [path for path in pickled if "model" in path.name]
-    if weights and not list(folder.glob("*.safetensors")):
+    if not folder.is_dir():
+        return
+    kind = "adapter_model" if (folder / "adapter_config.json").is_file() else "model"
+    if kind == "model" and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no model: it has neither a config.json nor an adapter_config.json")
+    pickled = sorted(path for path in folder.glob(f"*{kind}*") if path.suffix in (".bin", ".pt", ".pth"))
+    if pickled and not list(folder.glob(f"{kind}*.safetensors")):
         raise CheckpointError(
-            f"{weights[0]} is a pickle, which can run code when it is read; where you trust it, load it with "
+            f"{pickled[0]} is a pickle, which can run code when it is read; where you trust it, load it with "
             "transformers or peft and call save_pretrained, which writes safetensors"
         )
 

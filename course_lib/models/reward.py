@@ -35,9 +35,13 @@ def sequence_rewards(model, input_ids: Tensor, attention_mask: Tensor) -> Tensor
         inputs["position_ids"] = position_ids(attention_mask)
     scores: list[Tensor] = []  # of every token; the model's own choice of one goes by pad tokens, which may be EOS
     hook = head.register_forward_hook(lambda layer, taken, given: scores.append(given))
+    config = unwrapped(model).config
+    pad = config.pad_token_id
+    config.pad_token_id = 0 if pad is None else pad  # without one a batch is refused, though the mask tells all
     try:
         model(**inputs)  # through all wrappers, so that those of distributed training see the pass
     finally:
+        config.pad_token_id = pad
         hook.remove()
     columns = attention_mask.shape[1] - 1 - attention_mask.flip(1).argmax(dim=1)
     return scores[0][torch.arange(len(columns), device=columns.device), columns].squeeze(-1).float()

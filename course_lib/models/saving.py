@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from course_lib.logprobs import unwrapped
 
+logger = logging.getLogger(__name__)
 BASE = "base"  # folder inside a folder of adapters, for a base that no name stands for
 NOTE = "course_lib.json"  # what from_pretrained has no place for: how the base under the adapters was held
 ENTRANCES = ("config.json", "adapter_config.json")  # without these nothing is loaded
 OURS = (
-    "*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer*", "special_tokens_map.json",
+    "model*.safetensors", "adapter_model*.safetensors", "*.safetensors.index.json", "config.json",
+    "adapter_config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "vocab.*", "merges.txt", "spiece.model", "chat_template*", NOTE,
 )  # fmt: skip
 
@@ -29,11 +32,12 @@ class Origin(NamedTuple):
 
     name: str  # that others can load too: a shipped name or a hub name; empty for a folder of one machine
     digest: str
+    new_head: bool  # whether its reward head was drawn at random, as the checkpoint has none
 
 
-def remember_origin(model, name: str) -> None:
+def remember_origin(model, name: str, *, new_head: bool) -> None:
     """Keep with a freshly loaded model the name that gives it again."""
-    model.loaded_from = Origin(name, _digest(model))
+    model.loaded_from = Origin(name, _digest(model), new_head)
 
 
 def save_pretrained(model, tokenizer, folder: str | Path) -> None:
@@ -47,7 +51,10 @@ def save_pretrained(model, tokenizer, folder: str | Path) -> None:
     All of it is written beside what is there, and then put in its place: a full disk leaves an older model as it was.
     A model's files that do not belong to the new one are removed, and all other files stay.
 
+    Of several adapters the active one is written, as that is the model which scores; the log names the others.
+
     Raises:
+        ValueError: if several adapters are active at once.
         OSError: if the folder cannot be written; it says which disk, how much is needed and how much is free.
     """
     folder = Path(folder)
@@ -76,28 +83,57 @@ def _write(model, folder: Path) -> None:
     if not hasattr(model, "peft_config"):
         model.save_pretrained(folder)
         return
-    base, origin = model.get_base_model(), getattr(model.get_base_model(), "loaded_from", None)
-    named = origin is not None and origin.name and origin.digest == _digest(base)
-    model.save_pretrained(folder, save_embedding_layers=False)
-    if not named:
+    base, name = model.get_base_model(), _name_of_base(model)
+    _write_adapters(model, folder)
+    if not name:
         _write_base(base, folder / BASE)
-    for config in folder.rglob("adapter_config.json"):
-        values = json.loads(config.read_text())
-        values["base_model_name_or_path"] = origin.name if named else BASE
-        config.write_text(json.dumps(values, indent=2, sort_keys=True))
+    config = folder / "adapter_config.json"
+    values = json.loads(config.read_text()) | {"base_model_name_or_path": name or BASE}
+    config.write_text(json.dumps(values, indent=2, sort_keys=True))
     if getattr(base, "is_loaded_in_4bit", False):
         (folder / NOTE).write_text(json.dumps({"quantization": "nf4"}))
 
 
+def _name_of_base(model) -> str:
+    """The name under which everybody gets the base as it is now; empty if there is none."""
+    base = model.get_base_model()
+    origin = getattr(base, "loaded_from", None)
+    if origin is None or origin.digest != _digest(base):
+        return ""
+    lost_head = origin.new_head and not hasattr(base.score, "modules_to_save")  # neither adapters nor base hold it
+    return "" if lost_head else origin.name
+
+
+def _write_adapters(model, folder: Path) -> None:
+    active = model.active_adapters if isinstance(model.active_adapters, list) else [model.active_adapter]
+    if len(active) != 1:
+        raise ValueError(f"{len(active)} adapters are active at once ({', '.join(active)}); activate one of them with "
+                         "model.set_adapter(name), or merge them")  # fmt: skip
+    if others := model.peft_config.keys() - set(active):
+        logger.warning("saving the active adapters %r; these are left out: %s", active[0], ", ".join(sorted(others)))
+    model.save_pretrained(folder, selected_adapters=active, save_embedding_layers=False)
+    named = folder / active[0]  # peft's place for adapters that are not called "default"
+    if named.is_dir():
+        for path in named.iterdir():
+            path.rename(folder / path.name)
+        named.rmdir()
+
+
 def _write_base(base, folder: Path) -> None:
-    weights = _without_adapters(base)
-    if getattr(base, "is_loaded_in_4bit", False):  # transformers would write such a model with the adapters in it
-        folder.mkdir()
-        save_torch_state_dict({k: v for k, v in weights.items() if isinstance(v, torch.Tensor)}, folder)
-        base.config.save_pretrained(folder)
+    if not getattr(base, "is_loaded_in_4bit", False):
+        base.save_pretrained(folder, state_dict=_without_adapters(base))
+        return
+    folder.mkdir()  # transformers would write 4-bit weights under the names that they have beneath the adapters
+    base.config.save_pretrained(folder)
+    if getattr(base, "generation_config", None) is not None:
         base.generation_config.save_pretrained(folder)
-    else:
-        base.save_pretrained(folder, state_dict=weights)
+    held: dict[int, str] = {}
+    tensors = {
+        name: tensor.contiguous()
+        for name, tensor in _without_adapters(base).items()
+        if held.setdefault(tensor.data_ptr(), name) == name  # a tied output layer is stored once
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _without_adapters(base) -> dict[str, torch.Tensor]:
@@ -105,34 +141,54 @@ def _without_adapters(base) -> dict[str, torch.Tensor]:
     return {
         name.replace(".base_layer.", ".").replace(".original_module.", "."): tensor
         for name, tensor in base.state_dict().items()
-        if "lora_" not in name and ".modules_to_save." not in name
+        if isinstance(tensor, torch.Tensor) and "lora_" not in name and ".modules_to_save." not in name
     }
 
 
 def _digest(model) -> str:
-    """A name for a model's weights from a few hundred numbers of each: merging, resizing or training changes it."""
+    """A name for a model's weights, from a sum over all of them and some of them in order."""
     digest = hashlib.sha256()
     for name, tensor in sorted(_without_adapters(model).items()):
-        if name.startswith(("score.", "classifier.")) or not isinstance(tensor, torch.Tensor):
-            continue  # a head that the checkpoint lacks is drawn anew each time
-        flat = tensor.detach().flatten()
-        some = flat[:: max(1, len(flat) // 512)].cpu().contiguous()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(some.view(torch.uint8).numpy().tobytes())
+        flat = tensor.detach().contiguous().flatten().view(torch.uint8)
+        whole = len(flat) // 8 * 8
+        total = int(flat[:whole].view(torch.int64).sum()) + int(flat[whole:].sum())
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}{total}".encode())
+        digest.update(flat[:: len(flat) // 512 | 1].cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
 def _swap_in(unfinished: Path, folder: Path) -> None:
-    """Put the new files in place. The files by which a model is found go first and come last, so that whoever reads in
-    between, or after a crash, finds the old model, none, or the new one."""
-    for name in ENTRANCES:
-        (folder / name).unlink(missing_ok=True)
-    for pattern in OURS:
-        for path in folder.glob(pattern):
-            path.unlink()
-    shutil.rmtree(folder / BASE, ignore_errors=True)
-    for path in sorted(unfinished.iterdir(), key=lambda path: path.name in ENTRANCES):
-        path.rename(folder / path.name)
+    """Put the new files in the place of the old ones, and the old ones back if that is interrupted.
+
+    The files by which a model is found go first and come last: whoever reads in between, or after a power cut, finds
+    the old model, none, or the new one.
+    """
+    names = [path.name for path in unfinished.iterdir()]
+    old = {path.name for pattern in OURS for path in folder.glob(pattern)} | {n for n in names if (folder / n).exists()}
+    old = old - {BASE} | ({BASE} if _holds_own_base(folder) else set())
+    if BASE in names and BASE not in old and (folder / BASE).exists():
+        raise OSError(f"{folder / BASE} is something else, and the base under the adapters would go there")
+    replaced = Path(tempfile.mkdtemp(prefix=".replaced-", dir=folder))
+    try:
+        _move(old, folder, replaced, entrances_last=False)
+        _move(names, unfinished, folder, entrances_last=True)
+    except BaseException:
+        _move([name for name in names if not (unfinished / name).exists()], folder, unfinished, entrances_last=False)
+        _move([path.name for path in replaced.iterdir()], replaced, folder, entrances_last=True)
+        replaced.rmdir()
+        raise
+    shutil.rmtree(replaced)
+
+
+def _holds_own_base(folder: Path) -> bool:
+    """Whether `base` in a folder belongs to the adapters saved there, and is not somebody's model of that name."""
+    config = folder / "adapter_config.json"
+    return config.is_file() and json.loads(config.read_text()).get("base_model_name_or_path") == BASE
+
+
+def _move(names, source: Path, target: Path, entrances_last: bool) -> None:
+    for name in sorted(names, key=lambda name: (name in ENTRANCES) == entrances_last):
+        (source / name).rename(target / name)
 
 
 def _needed(model) -> int:
@@ -140,8 +196,8 @@ def _needed(model) -> int:
 
 
 def _refuse_full_disk(model, folder: Path) -> None:
-    inner = unwrapped_adapters(model)
-    adapters_alone = hasattr(inner, "peft_config") and getattr(unwrapped(inner), "loaded_from", Origin("", "")).name
+    origin = getattr(unwrapped(model), "loaded_from", None)
+    adapters_alone = hasattr(unwrapped_adapters(model), "peft_config") and origin is not None and origin.name
     if not adapters_alone and _needed(model) > shutil.disk_usage(folder).free:
         raise OSError("the disk is too full")
 

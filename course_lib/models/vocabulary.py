@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from course_lib.logprobs import unwrapped
+
 
 def pad_id(model, tokenizer) -> int:
     """An id to pad with. Padding is masked everywhere, so any id that the model has will do.
@@ -33,4 +35,4 @@ def refuse_unknown_ids(model, ids: Iterable[int]) -> None:
 
 
 def _vocabulary_size(model) -> int:
-    return model.get_input_embeddings().weight.shape[0]
+    return unwrapped(model).get_input_embeddings().num_embeddings  # its weight has no rows where it is sharded
