@@ -3,46 +3,60 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import Field, asdict, fields
+from difflib import get_close_matches
 from pathlib import Path
+
+from course_lib.sizing.settings import UNTIMED, Settings, SpeedSettings
 
 FIRST_LESSON = Path("notebooks", "00_start_here.ipynb")
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where help is."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="course", description=__doc__.split(": ", 1)[1])
+    parser = Parser(prog="course", description=__doc__.split(": ", 1)[1])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("lab", help="open JupyterLab at lesson 00; further words go to jupyter lab")
     commands.add_parser("doctor", help="examine this machine and the installation")
     vram_parser = commands.add_parser("vram", help="the GPU memory of a training step, as estimate_memory counts it")
     speed_parser = commands.add_parser("speed", help="the time of a training step, as estimate_throughput counts it")
-    _add_estimate_options(vram_parser, "estimate_memory")
-    _add_estimate_options(speed_parser, "estimate_throughput")
+    _add_estimate_options(vram_parser, Settings)
+    _add_estimate_options(speed_parser, SpeedSettings, without=UNTIMED)
     speed_parser.add_argument("--examples", type=int, metavar="N", help="pairs or sequences: adds the run's cost")
-    speed_parser.add_argument("--price-per-gpu-hour", type=float, metavar="MONEY")
+    speed_parser.add_argument("--price-per-gpu-hour", type=float, metavar="MONEY", help="for the run's cost")
     options, rest = parser.parse_known_args(arguments)
     if options.command == "lab":
         return lab(rest)
+    its_parser = commands.choices[options.command]
     if rest:
-        parser.error(f"unknown words: {' '.join(rest)}")
-    if options.command in ("vram", "speed"):
-        run, its_parser = (vram, vram_parser) if options.command == "vram" else (speed, speed_parser)
-        try:
-            status = run(vars(options))
-            sys.stdout.flush()
-            return status
-        except ValueError as error:
-            its_parser.error(str(error))
-        except BrokenPipeError:  # whoever reads, such as `head`, has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-    return doctor()
+        its_parser.error(_unknown(rest, its_parser))
+    if options.command == "doctor":
+        return doctor()
+    try:
+        status = (vram if options.command == "vram" else speed)(vars(options))
+        sys.stdout.flush()
+        return status
+    except ValueError as error:
+        its_parser.error(" ".join(str(error).split()))
+    except BrokenPipeError:  # whoever reads, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _unknown(words: list[str], parser: argparse.ArgumentParser) -> str:
+    near = get_close_matches(words[0].split("=")[0], parser._option_string_actions, n=1)
+    return f"unknown words: {' '.join(words)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def lab(extra: list[str]) -> int:
@@ -52,6 +66,7 @@ def lab(extra: list[str]) -> int:
         print(f"there is no {FIRST_LESSON} here: run this in the course's folder, a clone of the repository")
         return 1
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+    command.append("--LabApp.news_url=None")  # or Lab asks at its first start whether it may fetch news
     command.append(f"--LabApp.default_url=/lab/tree/{FIRST_LESSON.as_posix()}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
@@ -92,27 +107,31 @@ def speed(options: dict) -> int:
     return 0
 
 
-def _add_estimate_options(parser: argparse.ArgumentParser, estimate: str) -> None:
-    """The arguments of a function of `course_lib.memory` under their own names."""
-    from course_lib import memory
-    from course_lib.sizing.settings import CHOICES
-
-    parser.add_argument("model", help="a name such as llama-3-8b, a folder, or (vram alone) a number such as 8e9")
-    parser.add_argument("algorithm", choices=CHOICES["algorithm"])
+def _add_estimate_options(parser: argparse.ArgumentParser, settings: type, without: Sequence[str] = ()) -> None:
+    """A model, a method, and an option for each further field of the settings."""
+    number = "" if without else ", or a number of parameters such as 8e9"
+    parser.add_argument("model", help=f"a name such as llama-3-8b, or a checkpoint's folder{number}")
+    algorithm, *others = fields(settings)
+    parser.add_argument("algorithm", choices=algorithm.metadata["choices"], help=algorithm.metadata["help"])
     parser.add_argument("--json", action="store_true", help="print plain values as JSON")
-    function: Callable = getattr(memory, estimate)
-    for name, parameter in list(inspect.signature(function).parameters.items())[2:]:
-        choices, default = CHOICES.get(name), parameter.default
-        option: dict = {"default": default}
-        if isinstance(default, bool):
-            option["action"] = argparse.BooleanOptionalAction
-        elif choices and isinstance(choices[-1], str):
-            option["choices"] = [choice for choice in choices if choice is not None]
-        elif not isinstance(default, str):
-            option |= (
-                {"type": float, "metavar": "SHARE"} if isinstance(default, float) else {"type": int, "metavar": "N"}
-            )
-        parser.add_argument("--" + name.replace("_", "-"), **option)
+    for each in others:
+        if each.name not in without:
+            parser.add_argument("--" + each.name.replace("_", "-"), **_option(each))
+
+
+def _option(setting: Field) -> dict:
+    """What argparse has to know of one field of the settings."""
+    known, default = setting.metadata, setting.default
+    shown = known.get("none", "None") if default is None else default
+    option = {"default": default, "help": f"{known['help']} (default: {shown})".replace("%", "%%")}
+    if isinstance(default, bool):
+        return option | {"action": argparse.BooleanOptionalAction}
+    if "choices" in known:
+        choices = [choice for choice in known["choices"] if choice is not None]
+        return option | {"choices": choices, "type": type(choices[0])}
+    if "count" in known:
+        return option | {"type": int, "metavar": "N"}
+    return option | ({"type": float, "metavar": "SHARE"} if isinstance(default, float) else {"metavar": "NAME"})
 
 
 def course_folder() -> Path | None:

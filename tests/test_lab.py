@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -42,7 +43,7 @@ def lab(course):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "course_lib.cli", "lab", "--no-browser", f"--ServerApp.port={port}"]
-    command += [f"--IdentityProvider.token={TOKEN}", "--ServerApp.ip=127.0.0.1", "--LabApp.news_url="]
+    command += [f"--IdentityProvider.token={TOKEN}", "--ServerApp.ip=127.0.0.1"]
     private = {f"JUPYTER_{kind}_DIR": str(course / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     log = (course / "lab.log").open("w")
     server = subprocess.Popen(command, cwd=course, env=os.environ | private, stdout=log, stderr=log)
@@ -68,6 +69,13 @@ def test_lab_opens_at_lesson_00_and_serves_it(lab):
     assert url.endswith("/lab/tree/notebooks/00_start_here.ipynb") and "JupyterLab" in page
     _, answer = fetch(f"{lab}/api/contents/notebooks/00_start_here.ipynb")
     assert json.loads(answer)["content"]["cells"][0]["source"].startswith("# 00 · Start here")
+
+
+@pytest.mark.slow
+def test_lab_asks_nothing_about_news(lab):
+    _, page = fetch(lab)
+    config = json.loads(re.search(r'id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.S)[1])
+    assert config["news"] == {"disabled": True}
 
 
 def code_cells(path: Path) -> list[dict]:

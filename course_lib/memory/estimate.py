@@ -80,7 +80,7 @@ class MemoryEstimate:
             ValueError: for an unknown GPU, and where a bare number of parameters leaves the peak unknown.
         """
         if self.reserved is None:
-            raise ValueError(f"{self.model} parameters have no known shapes, and so no known peak: {NEEDS_SHAPES}")
+            raise ValueError(f"the peak of {self.model} parameters depends on the model's shapes: {NEEDS_SHAPES}")
         return self.reserved <= memory_of(gpu)
 
     @property
