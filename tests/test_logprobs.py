@@ -28,7 +28,6 @@ from course_lib import completion_logps, sequence_logps
 from course_lib.data import collate_completions, collate_pairs, collate_shared
 from course_lib.data.tokenization import Encoded
 from course_lib.logprobs import fits_window, linear_logps, pair_logps, token_logps, why_not_shared
-from course_lib.logprobs.forward import head_of
 
 SMALL = {
     "vocab_size": 50,
