@@ -1,15 +1,18 @@
-"""Loading: shipped, local, LoRA, QLoRA; references; what a bad name gets."""
+"""Loading: shipped, local, LoRA, QLoRA; references; what a bad name gets. Where adapters and 4-bit weights go."""
 
 import math
 
 import pytest
 import torch
+import transformers
 from conftest import tiny_llama
 
 from course_lib import PreferenceConfig, PreferenceTrainer, load_policy, load_reward_model, reference_of, sequence_logps
 from course_lib.data import collate_pairs
 from course_lib.data.tokenization import encode_row
-from course_lib.models import save_pretrained
+from course_lib.memory import architecture_of, estimate_memory
+from course_lib.models import save_pretrained, sequence_rewards
+from course_lib.models.adapters import add_lora, share_in_4_bits
 from course_lib.world import preference_records, user
 
 
@@ -85,7 +88,7 @@ def test_tokenizers_without_pad_or_template_are_completed(tmp_path, bpe_tokenize
     save_pretrained(tiny_llama(len(bpe_tokenizer)), bpe_tokenizer, tmp_path)
     _, tokenizer = load_policy(str(tmp_path), device="cpu")
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
-    assert tokenizer.apply_chat_template(user("hi"), tokenize=False, add_generation_prompt=True).endswith("Assistant: ")
+    assert tokenizer.apply_chat_template(user("hi"), tokenize=False, add_generation_prompt=True).endswith("Assistant:")
 
 
 def test_a_policy_becomes_a_reward_model_with_one_output(folder):
@@ -102,3 +105,132 @@ def test_an_unknown_name_says_what_there_is():
 def test_nonsense_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         load_policy("pocket-world", **options)
+
+
+def bytes_held(model) -> int:
+    """Of all parameters, and of what bitsandbytes keeps beside those in 4 bits."""
+    total = 0
+    for p in model.parameters():
+        total += p.numel() * p.element_size()
+        if hasattr(p, "quant_state"):
+            state = p.quant_state
+            beside = [state.absmax, state.code, state.state2.absmax, state.state2.code, state.offset]
+            total += sum(t.numel() * t.element_size() for t in beside)
+    return total
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.bfloat16, "bf16"), (torch.float32, "fp32")])
+def test_qlora_takes_the_bytes_that_the_estimate_counts(dtype, precision, folder):
+    pytest.importorskip("bitsandbytes")
+    model, _ = load_policy(folder, lora_rank=4, quantization="nf4", dtype=dtype, device="cpu")
+    estimate = estimate_memory(
+        architecture_of(model.config), "sft", precision=precision, quantization="nf4", lora_rank=4
+    )
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    assert bytes_held(model) + 3 * trained == estimate.states  # the gradients and both moments, as wide as what trains
+
+
+def experts(kind, tokenizer):
+    sizes = dict(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128,
+    )  # fmt: skip
+    if kind == "mixtral":
+        return transformers.MixtralForCausalLM(transformers.MixtralConfig(**sizes, num_local_experts=4))
+    config = transformers.Qwen3MoeConfig(**sizes, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64)
+    return transformers.Qwen3MoeForCausalLM(config)
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3-moe"])
+def test_experts_that_stay_wide_and_untrained_are_told_with_their_share(kind, tokenizer, tmp_path, caplog):
+    pytest.importorskip("bitsandbytes")
+    save_pretrained(experts(kind, tokenizer), tokenizer, tmp_path)
+    model, _ = load_policy(str(tmp_path), lora_rank=4, quantization="nf4", dtype=torch.bfloat16, device="cpu")
+    share = share_in_4_bits(model.get_base_model())
+    assert share < 0.5 and f"only {100 * share:.0f}% of the layers' weights are in 4 bits" in caplog.text
+    assert "experts held in one tensor a layer: they get no adapters" in caplog.text
+    frozen = {p.dtype for name, p in model.named_parameters() if "lora_" not in name}
+    assert frozen == {torch.bfloat16, torch.uint8}
+
+
+def test_a_dense_model_in_4_bits_has_nothing_to_tell(folder, caplog):
+    pytest.importorskip("bitsandbytes")
+    model, _ = load_policy(folder, lora_rank=4, quantization="nf4", device="cpu")
+    assert share_in_4_bits(model.get_base_model()) == 1 and "4 bits" not in caplog.text
+
+
+TEXT = dict(vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+SIGHT = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=28)
+
+
+def sees(kind):
+    if kind == "llava":
+        vision = SIGHT | {"model_type": "clip_vision_model", "patch_size": 14, "projection_dim": 32}
+        config = transformers.LlavaConfig(
+            vision_config=vision, text_config=TEXT | {"model_type": "llama"}, image_token_index=3
+        )
+        return transformers.LlavaForConditionalGeneration(config)
+    if kind == "gemma3":
+        text = TEXT | {"num_key_value_heads": 2, "head_dim": 8}
+        config = transformers.Gemma3Config(
+            vision_config=SIGHT | {"patch_size": 14}, text_config=text, mm_tokens_per_image=4
+        )
+        return transformers.Gemma3ForConditionalGeneration(config)
+    rope = {"type": "mrope", "mrope_section": [1, 1, 2]}
+    vision = dict(depth=2, embed_dim=32, hidden_size=32, num_heads=4, mlp_ratio=2)
+    config = transformers.Qwen2VLConfig(
+        text_config=TEXT | {"num_key_value_heads": 2, "rope_scaling": rope}, vision_config=vision
+    )
+    return transformers.Qwen2VLForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("kind", ["llava", "gemma3", "qwen2-vl"])
+def test_lora_adapts_the_language_model_alone_where_a_model_sees_as_well(kind):
+    model = add_lora(sees(kind), 4)
+    adapted = {name.split(".lora_")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert len(adapted) == 2 * 7 and not any("vision" in name or "visual" in name for name in adapted)
+
+
+class Wrapped(torch.nn.Module):
+    """As DistributedDataParallel wraps a model: known to have seen a pass."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.passes = module, 0
+
+    def forward(self, *args, **kwargs):
+        self.passes += 1
+        return self.module(*args, **kwargs)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rewards_go_through_wrappers_and_are_those_of_the_last_real_token(side, folder):
+    model, _ = load_reward_model(folder, device="cpu")
+    model.config.pad_token_id = None
+    row, wrapped = torch.arange(6, 14)[None], Wrapped(model)
+    alone = model.score(model.model(input_ids=row).last_hidden_state[:, -1]).flatten().float()
+    pads = (3, 0) if side == "left" else (0, 3)
+    ids, mask = (torch.nn.functional.pad(t, pads) for t in (row, torch.ones_like(row)))
+    rewards = sequence_rewards(wrapped, ids.repeat(2, 1), mask.repeat(2, 1))
+    torch.testing.assert_close(rewards, alone.repeat(2))
+    assert wrapped.passes == 1 and model.config.pad_token_id is None
+
+
+def test_a_head_of_another_name_is_refused():
+    config = transformers.BertConfig(**TEXT, num_labels=1)
+    with pytest.raises(ValueError, match="BertForSequenceClassification has no `score` head"):
+        sequence_rewards(transformers.BertForSequenceClassification(config), torch.ones(1, 3).long(), torch.ones(1, 3))
+
+
+def test_adapters_on_the_hub_that_are_a_pickle_are_refused(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    from course_lib.models.loading import _refuse_pickles_on_hub
+
+    def absent(repository, file):
+        raise EntryNotFoundError(f"{file} is not there")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", absent)
+    with pytest.raises(OSError, match="a pickle is not read"):
+        _refuse_pickles_on_hub("someone/adapters")

@@ -19,7 +19,7 @@ class ScoresByTheBatch(LlamaForCausalLM):
     """A model whose scores depend on what else is in the batch, as some rotary embeddings have it."""
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, **kwargs):
-        positions = torch.arange(input_ids.shape[1])[None] * (1 + input_ids[0].sum() % 5)
+        positions = torch.arange(input_ids.shape[1])[None] * (1 + input_ids.sum() % 5)
         return super().forward(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **kwargs)
 
 
@@ -31,17 +31,20 @@ def batch_bound(tokenizer):
     return model
 
 
+MANY = {"n": 600, "batch_size": 4}  # so many that the reference and the policy score them in other batches
+
+
 def test_scores_that_depend_on_the_batch_stop_a_run_before_its_first_update(tokenizer):
     model = batch_bound(tokenizer)
     before = weights(model).clone()
     with pytest.raises(TrainingError, match="step 1: before any update.*what else is in the batch"):
-        preference_run(model, tokenizer, reference="precomputed", share_prompt=False)
+        preference_run(model, tokenizer, reference="precomputed", share_prompt=False, **MANY)
     assert torch.equal(weights(model), before)
 
 
 def test_kto_s_scores_that_depend_on_the_batch_are_seen_too(tokenizer):
     with pytest.raises(TrainingError, match="before any update"):
-        kto_run(batch_bound(tokenizer), tokenizer, reference="precomputed")
+        kto_run(batch_bound(tokenizer), tokenizer, reference="precomputed", **MANY)
 
 
 def test_the_same_model_trains_with_a_reference_scored_in_the_same_batches(tokenizer):

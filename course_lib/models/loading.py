@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -15,17 +16,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from course_lib.data import adds_bos, plain_template
+from course_lib.data.hub import offline_if_unreachable
+from course_lib.logprobs import unwrapped
+from course_lib.models.adapters import add_lora, load_adapters, nf4, warn_of_wide_matrices
+from course_lib.models.saving import NOTE, remember_origin
 from course_lib.world import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
-
-PLAIN_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '\n\n' if not loop.first }}{{ message['role'] | capitalize + ': ' + message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '\n\nAssistant: ' }}{% endif %}"
-)
+SAFE = {"trust_remote_code": False, "use_safetensors": True}  # nothing that is loaded runs code of its own
 
 
 def load_policy(
@@ -44,8 +43,8 @@ def load_policy(
         lora_rank: train new LoRA adapters of this rank on all linear layers instead of all weights; adapters
             that were loaded are merged into the weights first.
         quantization: None, or "nf4": hold the frozen weights in 4 bits (needs `lora_rank` to train).
-        dtype: of the weights; by default bf16 for the frozen weights of LoRA on a GPU, and fp32 otherwise, because
-            the small updates of full fine-tuning round to nothing in bf16.
+        dtype: of the weights, with "nf4" of those that are not in 4 bits; by default bf16 for the frozen weights of
+            LoRA on a GPU, and fp32 otherwise, because the small updates of full fine-tuning round to nothing in bf16.
         device: by default the first GPU, or the CPU.
 
     Returns:
@@ -53,7 +52,8 @@ def load_policy(
 
     Raises:
         ValueError: for an unknown quantization, or a LoRA rank below 1.
-        OSError: if the name is neither shipped, nor a local folder, nor to be had from the hub.
+        OSError: if the name is neither shipped, nor a local folder, nor to be had from the hub; if the base of saved
+            adapters is missing; if a checkpoint is damaged, or pickled instead of in safetensors.
     """
     if quantization not in (None, "nf4"):
         raise ValueError(f"quantization is None or 'nf4'; got {quantization!r}")
@@ -64,15 +64,16 @@ def load_policy(
         dtype = torch.bfloat16 if device.type != "cpu" and (lora_rank or quantization) else torch.float32
     options = {"dtype": dtype}
     if quantization:
-        options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
+        options |= {"quantization_config": nf4(dtype), "device_map": {"": device}}
     model, tokenizer = _load(AutoModelForCausalLM, name_or_path, options)
+    quantized = getattr(model, "is_loaded_in_4bit", False)
+    if quantized:
+        warn_of_wide_matrices(model)
     if lora_rank is not None:
-        if isinstance(model, PeftModel):
-            model = model.merge_and_unload()
-        model = _add_lora(model, lora_rank, quantized=quantization is not None)
-    elif quantization and not isinstance(model, PeftModel):
+        model = add_lora(model.merge_and_unload() if hasattr(model, "peft_config") else model, lora_rank)
+    elif quantized and not hasattr(model, "peft_config"):
         model.requires_grad_(False)
-    return (model if quantization else model.to(device)).eval(), tokenizer
+    return (model if quantized else model.to(device)).eval(), tokenizer
 
 
 def load_reward_model(
@@ -83,41 +84,158 @@ def load_reward_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model with one scalar output a sequence, and its tokenizer.
 
-    Args as in `load_policy`. A checkpoint without a reward head, such as an SFT policy, gets a new one.
+    Args and errors as in `load_policy`. A checkpoint without a reward head, such as an SFT policy, gets a new one; a
+    policy's adapters stay adapters, and are trained together with the head.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     options = {"dtype": dtype or torch.float32, "num_labels": 1}
     model, tokenizer = _load(AutoModelForSequenceClassification, name_or_path, options)
+    if getattr(unwrapped(model), "score", None) is None:
+        raise ValueError(f"{type(unwrapped(model)).__name__} has no head named `score`; take a decoder such as Llama")
     return model.to(device).eval(), tokenizer
 
 
-def save_pretrained(model, tokenizer, folder: str | Path) -> None:
-    """Write weights (safetensors), config and tokenizer so that `from_pretrained` reads them back.
-
-    Raises:
-        OSError: if the folder cannot be written.
-    """
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _load(auto_class, name_or_path: str, options: dict):
-    source = CHECKPOINTS.get(name_or_path, name_or_path)
+def _load(auto_class, name: str, options: dict):
+    source = base = _resolved(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        if (Path(source) / "adapter_config.json").is_file():
-            base = PeftConfig.from_pretrained(source).base_model_name_or_path
-            model = auto_class.from_pretrained(base, **options)
-            model = PeftModel.from_pretrained(model, source, is_trainable=True)
-        else:
-            model = auto_class.from_pretrained(source, **options)
+        with offline_if_unreachable():
+            _refuse_missing_folder(source, f"there is no folder {source}")
+            if adapters := _adapter_config(source):
+                base = _resolved(adapters["base_model_name_or_path"], beside=Path(source))
+                _refuse_missing_folder(base, f"the adapters in {source} lie on the base model {base}, which is missing")
+            for folder in {source, base}:
+                _refuse_unsafe(folder)
+            model, found = auto_class.from_pretrained(base, **SAFE, **options, output_loading_info=True)
+            remember_origin(model, _portable(base), new_head=any("score." in name for name in found["missing_keys"]))
+            if adapters:
+                _refuse_pickles_on_hub(source)
+                _warn_of_a_wider_base(model, source)
+                model = load_adapters(model, source)
+            tokenizer = _tokenizer(source, base)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        if "custom code" not in str(error) and "trust_remote_code" not in str(error):
+            raise
+        message = f"{name!r} needs code of its own, which is not run: take a model that transformers has a class for"
+        raise CheckpointError(message) from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{_damaged(source, base)} is damaged ({error}); copy or download it again") from error
     except OSError as error:
+        if base != source:
+            message = f"the adapters in {source} lie on the base model {base}, which could not be loaded: {error}"
+            raise CheckpointError(message) from error
         raise OSError(
-            f"could not load {name_or_path!r}: it is not a shipped model ({', '.join(CHECKPOINTS)}) nor a local "
+            f"could not load {name!r}: it is not a shipped model ({', '.join(CHECKPOINTS)}) nor a local "
             f"folder with a checkpoint, and the hub gave: {error}\nWithout internet, use one of the shipped "
             "models or a folder that save_pretrained wrote."
         ) from error
     return model, _complete(tokenizer, model)
+
+
+class CheckpointError(OSError):
+    """A checkpoint that is known and cannot be used: damaged, pickled, or without its base."""
+
+
+def _portable(base: str) -> str:
+    """The name by which others can load the model too; empty for a folder of this machine."""
+    shipped = {str(folder): name for name, folder in CHECKPOINTS.items()}
+    return "" if Path(base).is_dir() and base not in shipped else shipped.get(base, base)
+
+
+def _resolved(name: str, beside: Path | None = None) -> str:
+    """A shipped name's folder, a local folder's full path, or the name as it is.
+
+    The base of adapters is looked for in their folder, then in those around it, as another working directory or a move
+    of both together leaves them side by side.
+    """
+    if name in CHECKPOINTS:
+        return str(CHECKPOINTS[name])
+    around = [folder / name for folder in (beside, *beside.resolve().parents)] if beside else []
+    for place in around:
+        if (place / "config.json").is_file():
+            return str(place.resolve())
+    here = Path(name).expanduser()
+    return str(here.resolve()) if here.is_dir() else str(name)
+
+
+def _refuse_missing_folder(name: str, message: str) -> None:
+    """A name with a path's look is no hub name, and need not be looked up."""
+    a_path = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
+    if a_path and not Path(name).is_dir():
+        raise CheckpointError(f"{message}; check the path, or bring the folder back (now in {Path.cwd()})")
+
+
+def _adapter_config(source: str):
+    """The config of the adapters in a folder or on the hub; None if it holds a whole model."""
+    if Path(source).is_dir():
+        here = Path(source, "adapter_config.json")
+        return json.loads(here.read_text()) if here.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return json.loads(Path(hf_hub_download(source, "adapter_config.json")).read_text())
+    except (EntryNotFoundError, LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _warn_of_a_wider_base(model, source: str) -> None:
+    note = Path(source, NOTE)
+    held = json.loads(note.read_text())["quantization"] if note.is_file() else None
+    if held and not getattr(model, "is_loaded_in_4bit", False):
+        logger.warning(
+            "these adapters were trained on a base in 4 bits (%s), and lie on a wider one now, which scores a little "
+            "otherwise; load with quantization=%r for the model that was trained",
+            held,
+            held,
+        )
+
+
+def _refuse_pickles_on_hub(source: str) -> None:
+    """PEFT has no switch for this: it takes adapters in a pickle where there are none in safetensors."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if Path(source).is_dir():
+        return
+    try:
+        huggingface_hub.hf_hub_download(source, "adapter_model.safetensors")
+    except EntryNotFoundError as error:
+        raise CheckpointError(f"{source} has no adapter_model.safetensors; a pickle is not read") from error
+
+
+def _refuse_unsafe(source: str) -> None:
+    """See that a local folder holds weights in safetensors."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    kind = "adapter_model" if (folder / "adapter_config.json").is_file() else "model"
+    if kind == "model" and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no model: it has neither a config.json nor an adapter_config.json")
+    pickled = sorted(path for path in folder.glob(f"*{kind}*") if path.suffix in (".bin", ".pt", ".pth"))
+    if pickled and not list(folder.glob(f"{kind}*.safetensors")):
+        raise CheckpointError(
+            f"{pickled[0]} is a pickle, which can run code when it is read; where you trust it, load it with "
+            "transformers or peft and call save_pretrained, which writes safetensors"
+        )
+
+
+def _tokenizer(source: str, base: str):
+    """The folder's own tokenizer; adapters alone may have been saved without one."""
+    has_own = not Path(source).is_dir() or any(Path(source).glob("tokenizer*"))
+    return AutoTokenizer.from_pretrained(source if has_own else base, trust_remote_code=False)
+
+
+def _damaged(source: str, base: str) -> str:
+    for folder in (Path(source), Path(base)):
+        for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+            try:
+                with safe_open(path, framework="pt"):
+                    pass
+            except SafetensorError:
+                return str(path)
+    return source
 
 
 def _complete(tokenizer, model):
@@ -126,26 +244,6 @@ def _complete(tokenizer, model):
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
         logger.warning("%s has no chat template; using a plain one", tokenizer.name_or_path)
-        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
+        tokenizer.chat_template = plain_template(tokenizer.bos_token if adds_bos(tokenizer) else "")
     model.config.pad_token_id = tokenizer.pad_token_id
     return tokenizer
-
-
-def _nf4(dtype: torch.dtype):
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-
-
-def _add_lora(model, rank: int, *, quantized: bool):
-    if quantized:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # adapters begin the same way each time, so that a run repeats from its own seed
-        return get_peft_model(model, config)

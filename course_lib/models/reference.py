@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from peft import PeftModel
+
+from course_lib.models.saving import unwrapped_adapters
 
 KINDS = ("auto", "copy", "adapter-off", "precomputed")
 
@@ -29,7 +30,7 @@ class Reference:
         """A model that scores as the reference does, without gradients; for "precomputed" only before training."""
         with torch.no_grad():
             if self.kind == "adapter-off":
-                with _unwrap(policy).disable_adapter():
+                with unwrapped_adapters(policy).disable_adapter():
                     yield policy
             else:
                 yield self.frozen if self.kind == "copy" else policy
@@ -65,13 +66,7 @@ def reference_of(policy, *, kind: str = "auto") -> Reference:
 
 def _has_fresh_adapters(policy) -> bool:
     """Whether the policy carries LoRA adapters that change nothing yet (all their B matrices are zero)."""
-    if not isinstance(policy, PeftModel):
+    if not hasattr(policy, "peft_config"):
         return False
     ups = [p for name, p in policy.named_parameters() if "lora_B" in name]
     return bool(ups) and not any(p.any() for p in ups)
-
-
-def _unwrap(policy):
-    while hasattr(policy, "module"):
-        policy = policy.module
-    return policy

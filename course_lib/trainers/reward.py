@@ -9,7 +9,6 @@ from course_lib.data import Encoded, collate_pairs
 from course_lib.losses import bradley_terry_loss
 from course_lib.models import sequence_rewards
 from course_lib.trainers.base import Trainer
-from course_lib.trainers.parts import TrainingError
 
 
 class RewardTrainer(Trainer):
@@ -29,12 +28,6 @@ class RewardTrainer(Trainer):
 
     def terms(self, batch: dict[str, Tensor]) -> int:
         return len(batch["input_ids"]) // 2
-
-    def before_training(self, accelerator) -> None:
-        if accelerator.num_processes > 1:
-            raise TrainingError(
-                "a reward model is trained in one process: its gradients are not shared between several"
-            )
 
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         rewards = sequence_rewards(model, batch["input_ids"], batch["attention_mask"])

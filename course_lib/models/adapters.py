@@ -1,0 +1,99 @@
+"""LoRA adapters and 4-bit weights: where they go, and a word where they do not go everywhere."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import torch
+
+logger = logging.getLogger(__name__)
+MOSTLY = 0.9  # of a model's matrices in 4 bits: below, the memory that one quantises for is not saved
+
+
+def add_lora(model, rank: int):
+    """New adapters on all linear layers of the language model, its output layer left out; the rest is frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model), task_type="CAUSAL_LM")
+    if experts := sum(p.numel() for p in _experts(model)):
+        logger.warning(
+            "%.3g million weights are experts held in one tensor a layer: they get no adapters and stay as they are",
+            experts / 1e6,
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # adapters begin the same way each time, so that a run repeats from its own seed
+        return get_peft_model(model, config)
+
+
+def load_adapters(model, source: str):
+    """The base with its saved adapters, to be trained on; a policy's adapters get the reward head that they lack."""
+    from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+
+    config = PeftConfig.from_pretrained(source)
+    if not hasattr(model, "score") or config.task_type != "CAUSAL_LM":
+        return PeftModel.from_pretrained(model, source, is_trainable=True)
+    config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], False
+    head = {f"base_model.model.score.{name}": tensor.clone() for name, tensor in model.score.state_dict().items()}
+    weights = head | load_peft_weights(source, device="cpu")
+    model = get_peft_model(model, config)
+    set_peft_model_state_dict(model, weights)
+    return model
+
+
+def nf4(dtype: torch.dtype):
+    """The settings of 4-bit weights: NF4 in blocks of 64, their scales in 8 bits."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def warn_of_wide_matrices(model) -> None:
+    """Say so where much of a model that was to be held in 4 bits is not."""
+    share = share_in_4_bits(model)
+    if share < MOSTLY:
+        wide = sum(p.numel() * p.element_size() for p in _wide(model))
+        logger.warning(
+            "only %.0f%% of the layers' weights are in 4 bits, and the others take %.3g GB: bitsandbytes quantises "
+            "linear layers%s",
+            100 * share,
+            wide / 1e9,
+            ", and this model holds its experts in tensors of another kind" if _experts(model) else "",
+        )
+
+
+def share_in_4_bits(model) -> float:
+    """Of the weights in the layers' matrices, embeddings and output layer left out."""
+    narrow = sum(p.quant_state.shape.numel() for p in model.parameters() if hasattr(p, "quant_state"))
+    return narrow / max(1, narrow + sum(p.numel() for p in _wide(model)))
+
+
+def _wide(model) -> list[torch.nn.Parameter]:
+    """The layers' matrices that are not in 4 bits."""
+    apart = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    if (head := model.get_output_embeddings()) is not None:
+        apart.add(id(head.weight))
+    layers = [p for name, p in model.named_parameters() if "lora_" not in name]
+    return [p for p in layers if p.dim() > 1 and not hasattr(p, "quant_state") and id(p) not in apart]
+
+
+def _experts(model) -> list[torch.nn.Parameter]:
+    """Of the kind that is neither quantised nor adapted: all experts of a layer in one tensor."""
+    return [p for name, p in model.named_parameters() if p.dim() == 3 and "expert" in name]
+
+
+def _targets(model) -> str:
+    """All linear layers; of a model that sees or hears too, those of its language model, as text trains no others."""
+    config = model.config
+    if config.get_text_config() is config:
+        return "all-linear"
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    linear = [name for name, m in decoder.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    last = sorted({name.rpartition(".")[2] for name in linear})
+    return rf"{re.escape(prefix)}\..*\.({'|'.join(last)})"
