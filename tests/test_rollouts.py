@@ -62,10 +62,18 @@ def test_sampling_stops_at_every_id_that_ends_a_turn(llama, plain, where):
     assert sample(saying(llama, i, j, k, end), plain, [prompt], temperature=0) == ["j k"]
 
 
+def test_an_end_that_only_a_config_names_may_be_a_single_id(llama, plain):
+    llama.generation_config.eos_token_id, llama.config.eos_token_id = 30, 31
+    assert stop_ids(llama, plain) == {2, 30, 31}
+
+
 def test_rows_that_ended_stay_ended_while_others_go_on(llama, letters):
     i, j, k = letters("i j k")["input_ids"]
-    model = saying(llama, i, j, k, letters.eos_token_id, k)
+    model, passes = saying(llama, i, j, k, letters.eos_token_id), []
+    sample(model, letters, ["a b"], max_new_tokens=1)  # the first call tries the model out
+    model.model.norm.register_forward_hook(lambda *_: passes.append(1))
     assert sample(model, letters, ["a i", "k", "j"], temperature=0) == ["j k", "", "k"]
+    assert len(passes) == 3  # the last row ends with its third token, and nothing is computed after that
 
 
 def test_a_tokenizer_without_eos_pad_or_bos_samples_to_the_limit(llama, letters):
