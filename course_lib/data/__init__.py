@@ -19,20 +19,19 @@ from course_lib.data.records import (
 )
 from course_lib.data.tokenization import (
     Encoded,
-    adds_bos,
     encode_completion,
     encode_prompt,
     encode_row,
     encode_text,
     turn_end_ids,
 )
-from course_lib.data.turns import plain_template, turn_end
+from course_lib.data.turns import PLAIN_CHAT_TEMPLATE, turn_end
 
 __all__ = [
+    "PLAIN_CHAT_TEMPLATE",
     "Encoded",
     "LengthBuckets",
     "RecordError",
-    "adds_bos",
     "collate_completions",
     "collate_pairs",
     "collate_shared",
@@ -46,7 +45,6 @@ __all__ = [
     "fit_rows",
     "keep_valid",
     "load_records",
-    "plain_template",
     "shared_length",
     "turn_end",
     "turn_end_ids",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import weakref
 from typing import NamedTuple
 
 from course_lib.data.turns import is_messages, render, turn_end, turn_spans
 
 logger = logging.getLogger(__name__)
+_warned: weakref.WeakSet = weakref.WeakSet()
 
 
 class Encoded(NamedTuple):
@@ -122,10 +123,12 @@ def _finished(prompt_ids: list[int], ids: list[int], counts: list[tuple[int, boo
     """The completion with its end, and with its mask where not all of it counts."""
     end = turn_end(tokenizer).token_id
     ended = ids if end is not None and ids[-1:] == [end] else _with_eos(ids, tokenizer)
+    while ended[-2:] == [ended[-1]] * 2 and ended[-1] in turn_end_ids(tokenizer):  # written by a record and a template
+        ended = ended[:-1]
     if all(counted for _, counted in counts):
         return Encoded(prompt_ids, ended)
     scored = [counted for count, counted in counts for _ in range(count)]
-    return Encoded(prompt_ids, ended, scored + [True] * (len(ended) - len(ids)))
+    return Encoded(prompt_ids, ended, (scored + [True])[: len(ended)])
 
 
 def _with_eos(ids: list[int], tokenizer) -> list[int]:
@@ -143,8 +146,8 @@ def _ids(texts: list[str], tokenizer, *, special: bool) -> list[list[int]]:
     if special and all(ids[-1:] == [tokenizer.eos_token_id] for ids in rows) and _appends_eos(tokenizer):
         rows = [ids[:-1] for ids in rows]
     bos = tokenizer.bos_token_id
-    if special and bos is not None and any(ids[:2] == [bos, bos] for ids in rows) and adds_bos(tokenizer):
-        _warn_once(f"texts begin with {tokenizer.bos_token}, which the tokenizer adds too; one of the two is left out")
+    if special and bos is not None and any(ids[:2] == [bos, bos] for ids in rows) and _adds_bos(tokenizer):
+        _warn_of_bos(tokenizer)
         rows = [ids[1:] if ids[:2] == [bos, bos] else ids for ids in rows]
     return rows
 
@@ -162,7 +165,7 @@ def _ids_after(text: str, tokenizer) -> list[int]:
     return _ids([text], tokenizer, special=False)[0]
 
 
-def adds_bos(tokenizer) -> bool:
+def _adds_bos(tokenizer) -> bool:
     """Whether the tokenizer begins every text with its BOS."""
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer("a", verbose=False)["input_ids"][:1] == [bos]
@@ -173,6 +176,9 @@ def _appends_eos(tokenizer) -> bool:
     return len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
 
 
-@functools.cache
-def _warn_once(message: str) -> None:
-    logger.warning(message)
+def _warn_of_bos(tokenizer) -> None:
+    if tokenizer not in _warned:
+        _warned.add(tokenizer)
+        logger.warning(
+            "texts begin with %s, which the tokenizer adds too; one of the two is left out", tokenizer.bos_token
+        )

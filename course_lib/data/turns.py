@@ -5,13 +5,16 @@ from __future__ import annotations
 import weakref
 from typing import NamedTuple
 
+# The prompt ends without a blank: tokenizers join a blank to the word that follows, so it belongs to the answer.
 PLAIN_CHAT_TEMPLATE = (
+    "{% if bos_token %}{{ bos_token }}{% endif %}"
     "{% for message in messages %}"
     "{{ '\n\n' if not loop.first }}{{ message['role'] | capitalize + ': ' + message['content'] }}"
+    "{% if message['tool_calls'] %}{{ message['tool_calls'] | tojson }}{% endif %}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
-)  # no blank at the end: it belongs to the first word of the answer, as tokenizers have it
+)
 
 
 class TurnEnd(NamedTuple):
@@ -29,11 +32,6 @@ _ends: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def is_messages(value) -> bool:
     return isinstance(value, list)
-
-
-def plain_template(begin: str) -> str:
-    """A chat template for tokenizers without one; `begin` is what every text of theirs begins with."""
-    return "{{ " + repr(begin) + " }}" + PLAIN_CHAT_TEMPLATE if begin else PLAIN_CHAT_TEMPLATE
 
 
 def render(prompt, tokenizer, *, tools: list | None = None, answer_next: bool = False) -> str:
@@ -75,23 +73,19 @@ def _try_out(tokenizer) -> TurnEnd:
         return NOTHING
     between, tail = whole[len(before) : at] if whole.startswith(before) else "", whole[at + len(answer) :]
     lead = between if between.isspace() else ""
+    marks = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     for token_id in tokenizer(tail, add_special_tokens=False)["input_ids"]:
         token = tokenizer.convert_ids_to_tokens(token_id)
-        if token in tail and _is_special(tokenizer, token_id):
+        if token in tail and token_id in marks:
             return TurnEnd(lead, tail, token, token_id)
     return TurnEnd(lead, tail, None, None)
-
-
-def _is_special(tokenizer, token_id: int) -> bool:
-    added = tokenizer.added_tokens_decoder.get(token_id)
-    return token_id in tokenizer.all_special_ids or (added is not None and added.special)
 
 
 def turn_spans(prompt: list, completions: list, tokenizer, tools: list | None) -> tuple[str, list[list]]:
     """The prompt's text, and each completion as growing texts, each with whether the assistant wrote what it adds.
 
     Raises:
-        ValueError: if the template writes what came before differently once more follows it.
+        ValueError: if the template writes the prompt differently once an answer follows it.
     """
     completions = [[{"role": "assistant", "content": c}] if isinstance(c, str) else c for c in completions]
     answer_next = all(completion[0]["role"] == "assistant" for completion in completions)
@@ -100,29 +94,46 @@ def turn_spans(prompt: list, completions: list, tokenizer, tools: list | None) -
 
 
 def _growing(before: str, answer_next: bool, prompt: list, completion: list, tokenizer, tools) -> list:
-    whole, pieces = render([*prompt, *completion], tokenizer, tools=tools), []
-    for i, message in enumerate(completion):
-        if message["role"] != "assistant":
-            continue
-        so_far, last = [*prompt, *completion[:i]], i == len(completion) - 1
-        if i or not answer_next:  # what others said since, up to where the assistant begins
-            pieces.append((render(so_far, tokenizer, tools=tools, answer_next=True), False))
-        said = whole if last else render([*so_far, message], tokenizer, tools=tools)
-        pieces.append((_up_to_the_end(said, tokenizer), True))
-    texts = [before, *(text for text, _ in pieces), whole]
-    if not all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False)):
+    whole = _up_to_the_end(render([*prompt, *completion], tokenizer, tools=tools), tokenizer)
+    if not whole.startswith(before):
         raise ValueError(
             "the chat template writes the prompt differently once an answer follows it, so the border "
             "between them is unknown; use a template whose rendering only grows"
         )
+    pieces, place = [], len(before)
+    for i, message in enumerate(completion):
+        start, last = place, i == len(completion) - 1
+        if message["role"] == "assistant" and (i or not answer_next):
+            header = render([*prompt, *completion[:i]], tokenizer, tools=tools, answer_next=True)
+            start = max(place, len(header)) if whole.startswith(header) else _find(whole, message, place)
+            pieces.append((whole[:start], False))
+        place = _find(whole, message, start) + len(_words(message))
+        if message["role"] == "assistant":
+            place = len(whole) if last else _behind_its_end(whole, place, tokenizer)
+            pieces.append((whole[:place], True))
     return pieces
+
+
+def _words(message: dict) -> str:
+    return (message.get("content") or "").strip()
+
+
+def _find(whole: str, message: dict, place: int) -> int:
+    """Where a message's words begin; if the template has changed them, the place to go on from."""
+    return max(place, whole.find(_words(message), place))
+
+
+def _behind_its_end(whole: str, place: int, tokenizer) -> int:
+    token = turn_end(tokenizer).token
+    at = whole.find(token, place) if token else -1
+    return at + len(token) if at >= 0 else place
 
 
 def _up_to_the_end(text: str, tokenizer) -> str:
     """The text without what a template writes behind a turn's end: that is the next turn's, not the model's."""
     end = turn_end(tokenizer)
-    if end.token is not None:
-        words, token, behind = text.rpartition(end.token)
-        return words + token if token and not behind.strip() else text
+    words, token, behind = text.rpartition(end.token) if end.token else ("", "", "")
+    if token and (not behind.strip() or text.endswith(end.tail)):
+        return words + token
     blanks = len(end.tail) - len(end.tail.rstrip())
-    return text[: len(text) - blanks] if blanks and text.endswith(end.tail) else text
+    return text[: len(text) - blanks] if not end.token and blanks and text.endswith(end.tail) else text

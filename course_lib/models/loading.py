@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from course_lib.data import adds_bos, plain_template
+from course_lib.data import PLAIN_CHAT_TEMPLATE
 from course_lib.data.hub import offline_if_unreachable
 from course_lib.logprobs import unwrapped
 from course_lib.models.adapters import add_lora, load_adapters, nf4, warn_of_wide_matrices
@@ -244,6 +244,6 @@ def _complete(tokenizer, model):
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
         logger.warning("%s has no chat template; using a plain one", tokenizer.name_or_path)
-        tokenizer.chat_template = plain_template(tokenizer.bos_token if adds_bos(tokenizer) else "")
+        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
     model.config.pad_token_id = tokenizer.pad_token_id
     return tokenizer
