@@ -23,10 +23,12 @@ _ROOMS = {
         "sft_loss", "simpo_loss", "whiten",
     ),
     "machine": (),
-    "memory": ("estimate_memory", "estimate_throughput"),
+    "memory": ("estimate_memory",),
     "models": ("load_policy", "load_reward_model", "reference_of", "save_pretrained"),
     "rewards": (),
     "rollouts": ("sample",),
+    "sizing": (),
+    "speed": ("estimate_throughput",),
     "trainers": (
         "History", "KTOConfig", "KTOTrainer", "PreferenceConfig", "PreferenceTrainer", "RewardTrainer", "SFTTrainer",
         "TrainingConfig", "TrainingError",

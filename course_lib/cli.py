@@ -74,7 +74,7 @@ def vram(options: dict) -> int:
 
 def speed(options: dict) -> int:
     """Print a step's time, and a run's cost if "examples" says how long it is; the rest as in `vram`."""
-    from course_lib.memory import estimate_throughput
+    from course_lib.speed import estimate_throughput
 
     as_json, _ = options.pop("json"), options.pop("command")
     examples, price = options.pop("examples"), options.pop("price_per_gpu_hour")
@@ -95,7 +95,7 @@ def speed(options: dict) -> int:
 def _add_estimate_options(parser: argparse.ArgumentParser, estimate: str) -> None:
     """The arguments of a function of `course_lib.memory` under their own names."""
     from course_lib import memory
-    from course_lib.memory.settings import CHOICES
+    from course_lib.sizing.settings import CHOICES
 
     parser.add_argument("model", help="a name such as llama-3-8b, a folder, or (vram alone) a number such as 8e9")
     parser.add_argument("algorithm", choices=CHOICES["algorithm"])

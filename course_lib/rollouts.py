@@ -160,30 +160,38 @@ def _stepping_of(model, ids: list[int]) -> type:
     """The fastest way to the next token that gives this model's own logits; tried once, on a few of these ids."""
     inner = unwrapped(model)
     if inner not in _stepping:
-        ids = (ids * 8)[:8]
-        ways = {_Cached: [ids[:5], ids[:2]], _CachedUnpadded: [ids[:4], ids[1:5]]}
-        _stepping[inner] = next((way for way, rows in ways.items() if _follows(way, model, rows, ids[5:])), _Whole)
+        ways = (way for way in (_Cached, _CachedUnpadded) if _agrees(way, model, (ids * 8)[:8]))
+        _stepping[inner] = next(ways, _Whole)
         if _stepping[inner] is _Whole:
             name = type(inner).__name__
             logger.warning("sampling from %s without a cache, which is slow: with one it predicts other tokens", name)
     return _stepping[inner]
 
 
-def _follows(way: type, model, rows: list[list[int]], then: list[int]) -> bool:
+def _agrees(way: type, model, ids: list[int]) -> bool:
     """Whether this way predicts for each row, at its end and after further tokens, what the row alone predicts."""
+    longer = [ids[:5], ids[:2]] if way.pads else [ids[:4], ids[1:5]]
+    single = [ids[:1], ids[1:2]]  # a prompt of one token looks like a step, and must not meet the state of rows before
+    then = ids[5:]
+    alone = [_alone(model, row, then) for row in longer + single]  # first, for a pass without cache may clear the state
     try:
-        steps, seen = way(model, rows, rows[0][0]), []
-        for token in then:
-            seen.append(steps.logits())
-            steps.append(torch.full((len(rows), 1), token, device=device_of(model)))
+        stepped = [*_stepped(way, model, longer, then), *_stepped(way, model, single, then)]
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
         return False  # the model does not take what this way gives it
-    by_row = torch.stack(seen, dim=1)
-    return all(alike(ours, _alone(model, row, then)) for ours, row in zip(by_row, rows, strict=True))
+    return all(map(alike, stepped, alone))
+
+
+def _stepped(way: type, model, rows: list[list[int]], then: list[int]) -> Tensor:
+    """Logits (B, len(then), V) at the rows' ends and after each further token, step by step."""
+    steps, seen = way(model, rows, rows[0][0]), []
+    for token in then:
+        seen.append(steps.logits())
+        steps.append(torch.full((len(rows), 1), token, device=device_of(model)))
+    return torch.stack(seen, dim=1)
 
 
 def _alone(model, row: list[int], then: list[int]) -> Tensor:
-    """Logits (len(then), V) at the row's end and after each further token, from one pass without padding or cache."""
+    """Logits (len(then), V) at the row's end and after each further token, in one pass."""
     ids = torch.tensor([row + then[:-1]], device=device_of(model))
     return all_logits(model, input_ids=ids, attention_mask=torch.ones_like(ids))[0, len(row) - 1 :].float()
 

@@ -13,8 +13,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoModelFo
 from transformers import AutoModelForSequenceClassification as Classifier
 
 from course_lib.logprobs import linear_logps
-from course_lib.memory.settings import ONLINE, Settings
 from course_lib.memory.tracker import MemoryTracker
+from course_lib.sizing.settings import ONLINE, Settings
 
 
 def _flash(module, query, key, value, attention_mask, scaling=None, **_):

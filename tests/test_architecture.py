@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "course_lib"
+SIZES = {"sizing", "memory", "speed"}
+MODELS = {"world", "data", "logprobs", "models"}
+RUNS = MODELS | {"losses", "trainers", "rollouts"}
 ALLOWED = {  # each room, and the rooms that it may import, in the order of the flow
     "world": set(),
     "data": {"world"},
@@ -16,8 +19,18 @@ ALLOWED = {  # each room, and the rooms that it may import, in the order of the 
     "losses": set(),
     "exact": {"losses"},
     "trainers": {"data", "logprobs", "models", "losses"},
-    "rewards": {"data", "logprobs", "models"},
     "rollouts": {"data", "logprobs", "models"},
+    "rewards": {"data", "logprobs", "models"},
+    "evaluation": {"world", "data", "logprobs", "rollouts"},
+    "sizing": set(),
+    "memory": {"sizing"},
+    "speed": {"sizing", "memory"},
+    "machine": {"world"},
+    "curriculum": set(),
+    "recipes": RUNS,
+    "figures": {"world", "losses", "exact", "curriculum"} | SIZES,
+    "widgets": {"figures", "rollouts", "world", "losses", "exact"} | SIZES,
+    "cli": {"machine"} | SIZES,
 }
 
 

@@ -29,8 +29,8 @@ from transformers import (
 )
 
 from course_lib import estimate_memory
-from course_lib.memory import ARCHITECTURES, GB, architecture_of
-from course_lib.memory.settings import CHOICES
+from course_lib.sizing import ARCHITECTURES, GB, architecture_of
+from course_lib.sizing.settings import CHOICES
 from course_lib.trainers import KTOTrainer, PreferenceTrainer, RewardTrainer, SFTTrainer
 
 ROOT = Path(__file__).parent.parent
@@ -210,9 +210,9 @@ def test_nf4_counts_as_bitsandbytes_stores_it():
     weight = torch.randn(640, 256, dtype=torch.bfloat16)
     packed, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
     parts = [packed, state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
-    from course_lib.memory.architecture import Weight
-    from course_lib.memory.settings import Settings
     from course_lib.memory.states import weight_bytes
+    from course_lib.sizing.architectures import Weight
+    from course_lib.sizing.settings import Settings
 
     settings = Settings("dpo", lora_rank=4, quantization="nf4")
     assert weight_bytes(Weight("linear", (640, 256), linear=True), settings) == sum(p.nbytes for p in parts)

@@ -2,17 +2,9 @@
 
 import pytest
 
-from course_lib.memory import (
-    ARCHITECTURES,
-    GB,
-    GPUS,
-    REPORTED_PEAKS,
-    estimate_memory,
-    fewest_gpus,
-    method_peaks,
-    reported_grid,
-    serving,
-)
+from course_lib.memory import estimate_memory
+from course_lib.memory.memory_claims import REPORTED_PEAKS, fewest_gpus, method_peaks, reported_grid, serving
+from course_lib.sizing import ARCHITECTURES, GB, GPUS
 
 
 def test_methods_are_compared_on_equal_sequences():

@@ -20,22 +20,18 @@ from transformers import (
     Qwen3Config,
 )
 
-from course_lib.memory import (
-    ARCHITECTURES,
-    GPUS,
-    architecture_of,
+from course_lib.memory.speed_claims import (
     audit_reported,
     compared_methods,
     decoding_speed,
-    estimate_throughput,
     phase_seconds,
-    scaling,
-    simulate_steps,
     speed_ratios,
     turning_batch,
 )
-from course_lib.memory.settings import Role, SpeedSettings
-from course_lib.memory.work import backward, decode, forward, prefill, training_batch
+from course_lib.sizing import ARCHITECTURES, GPUS, architecture_of
+from course_lib.sizing.settings import Role, SpeedSettings
+from course_lib.speed import estimate_throughput, scaling, simulate_steps
+from course_lib.speed.work import backward, decode, forward, prefill, training_batch
 
 POLICY = Role("policy", "lm", True)
 LLAMA = ARCHITECTURES["llama-3-8b"]

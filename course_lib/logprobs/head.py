@@ -88,7 +88,7 @@ class _LinearLogps(torch.autograd.Function):
             if needs_bias:
                 grad_bias += grad_logits.sum(dim=0)
             grad_logits = grad_logits.to(weight.dtype)
-            # written straight into place, or added up: autograd over chunks would keep one gradient of W for each
+            # rows of `hidden` belong to one chunk alone and are written in place; the weight gets a share from each
             if needs_hidden:
                 torch.mm(grad_logits, weight, out=grad_hidden[here])
             if needs_weight:

@@ -1,53 +1,11 @@
-"""How much memory and time training takes: arithmetic about models, no tensors. Stands beside the flow."""
+"""How many bytes a training step holds on a GPU, counted without running it.
 
-from course_lib.memory.architecture import ARCHITECTURES, Architecture, architecture_of
-from course_lib.memory.cluster import scaling, simulate_steps
+An estimate is made in four moves. `states` counts the weights, gradients and optimiser state of every model that the
+method holds. `layers` writes down a layer's operations as the PyTorch code runs them, on a `tape` that knows what
+autograd keeps and how high each pass rises. `step` puts the passes of all models in order, phase by phase. `estimate`
+reports the largest phase. `tracker` follows a real step, tensor by tensor: the tests hold the estimate against it.
+"""
+
 from course_lib.memory.estimate import MemoryEstimate, estimate_memory
-from course_lib.memory.gpus import CONTEXT_BYTES, GB, GIB, GPU, GPUS, gpu_named
-from course_lib.memory.memory_claims import (
-    LEAN,
-    REPORTED_PEAKS,
-    fewest_gpus,
-    method_peaks,
-    reported_grid,
-    serving,
-)
-from course_lib.memory.speed_claims import (
-    audit_reported,
-    compared_methods,
-    decoding_speed,
-    phase_seconds,
-    speed_ratios,
-    turning_batch,
-)
-from course_lib.memory.throughput import ThroughputEstimate, estimate_throughput
 
-__all__ = [
-    "ARCHITECTURES",
-    "CONTEXT_BYTES",
-    "Architecture",
-    "GB",
-    "GIB",
-    "GPU",
-    "GPUS",
-    "LEAN",
-    "MemoryEstimate",
-    "REPORTED_PEAKS",
-    "ThroughputEstimate",
-    "architecture_of",
-    "audit_reported",
-    "compared_methods",
-    "decoding_speed",
-    "estimate_memory",
-    "estimate_throughput",
-    "fewest_gpus",
-    "gpu_named",
-    "method_peaks",
-    "phase_seconds",
-    "reported_grid",
-    "scaling",
-    "serving",
-    "simulate_steps",
-    "speed_ratios",
-    "turning_batch",
-]
+__all__ = ["MemoryEstimate", "estimate_memory"]

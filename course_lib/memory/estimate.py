@@ -1,6 +1,6 @@
 """How many bytes a GPU holds in each phase of a training step, by model and by kind, and which phase needs most.
 
-Stands beside the flow; arithmetic only. GB is 1e9 bytes.
+GB is 1e9 bytes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from numbers import Real
 
-from course_lib.memory.architecture import Architecture, Weight, architecture_of
-from course_lib.memory.gpus import CONTEXT_BYTES, FRAGMENTATION, GB, GIB, GPUS, memory_of
-from course_lib.memory.settings import Settings, roles_of
 from course_lib.memory.states import model_states, states_of
 from course_lib.memory.step import Parts, Step
+from course_lib.sizing.architectures import Architecture, Weight, architecture_of
+from course_lib.sizing.hardware import CONTEXT_BYTES, FRAGMENTATION, GB, GIB, GPUS, memory_of
+from course_lib.sizing.settings import OPTIONS, Settings, roles_of
+
+STATES = "states"  # stands where the phases do if the model is a bare number
+SHAPED = ("fused", "adapter_precision", "quantization", "reference_order", "gradient_checkpointing", "attention",
+          "batch_size", "sequence_length", "completion_length", "logits")  # fmt: skip
+NEEDS_SHAPES = "give a model's name, its config or its folder"
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class MemoryEstimate:
 
     `states` are weights, gradients and optimiser state together; `peak` is what PyTorch's
     `max_memory_allocated` would say; `reserved` adds allowances for the allocator's free blocks and the context.
+    For a bare number of parameters nothing but the states is known: `phase`, `peak` and `reserved` are None, "states"
+    stands in `phases`, and `fits` raises.
     """
 
     model: str
@@ -37,17 +44,17 @@ class MemoryEstimate:
         return {name: sum(parts.values()) for name, parts in self.parts.items()}
 
     @property
-    def phase(self) -> str:
+    def phase(self) -> str | None:
         """The phase that needs most."""
-        return max(self.phases, key=self.phases.get)
+        return None if self.architecture is None else max(self.phases, key=self.phases.get)
 
     @property
-    def peak(self) -> float:
-        return self.phases[self.phase]
+    def peak(self) -> float | None:
+        return None if self.architecture is None else self.phases[self.phase]
 
     @property
     def by_role(self) -> dict[str, float]:
-        """Bytes of each model at the peak."""
+        """Bytes of each model at the peak; of its states, where there is no peak."""
         return self._grouped(0)
 
     @property
@@ -59,60 +66,67 @@ class MemoryEstimate:
         return self._grouped(1)
 
     @property
-    def reserved(self) -> float:
+    def reserved(self) -> float | None:
         """`peak` with an allowance: 5% of what comes and goes for fragmentation, 0.8 GB for the CUDA context."""
+        if self.peak is None:
+            return None
         resting = sum(self.by_kind.get(kind, 0) for kind in ("weights", "gradients", "optimizer"))
         return self.peak + FRAGMENTATION * (self.peak - resting) + CONTEXT_BYTES
 
     def fits(self, gpu: str) -> bool:
-        """Whether `reserved` fits on a GPU of `course_lib.memory.GPUS`."""
+        """Whether `reserved` fits on a GPU of `course_lib.sizing.GPUS`.
+
+        Raises:
+            ValueError: for an unknown GPU, and where a bare number of parameters leaves the peak unknown.
+        """
+        if self.reserved is None:
+            raise ValueError(f"{self.model} parameters have a shape that is not known, so no peak either: {NEEDS_SHAPES}")
         return self.reserved <= memory_of(gpu)
 
     @property
     def gpus_that_fit(self) -> list[str]:
-        return [gpu for gpu in GPUS if self.fits(gpu)]
+        """Names of GPUs; none where the peak is not known."""
+        return [] if self.peak is None else [gpu for gpu in GPUS if self.fits(gpu)]
 
     @cached_property
     def advice(self) -> list[str]:
         """What dominates, and the single changes that save most, each with the peak that it would lead to."""
+        if self.peak is None:
+            return []
         kind, size = max(self.by_kind.items(), key=lambda item: item[1])
         lines = [f"{kind} dominate: {size / GB:.1f} of {self.peak / GB:.1f} GB, in the phase {self.phase!r}"]
         found = sorted((self._changed(change), text) for text, change in self._changes())
         return lines + [f"{text}: {p / GB:.1f} GB" for p, text in found if p < 0.98 * self.peak][:5]
 
     def _changed(self, change: dict) -> float:
-        source = self.architecture or sum(self.parts["states"].values()) and float(self.model)
-        return _estimate(source, replace(self.settings, **change)).peak
+        return _estimate(self.architecture, replace(self.settings, **change)).peak
 
     def _changes(self) -> list[tuple[str, dict]]:
-        s = self.settings
+        s, dense = self.settings, not self.architecture.experts
         options = [("a fused optimiser, fused=True", {"fused": True}, not s.fused and s.optimizer == "adamw"),
                    ("8-bit moments, optimizer='adamw-8bit'", {"optimizer": "adamw-8bit"}, s.optimizer != "adamw-8bit"),
-                   ("a precomputed reference", {"reference": "precomputed"}, s.reference_kind == "copy")]  # fmt: skip
-        if self.architecture is not None:
-            dense = not self.architecture.experts
-            options += [
-                ("gradient_checkpointing=True", {"gradient_checkpointing": True}, not s.gradient_checkpointing),
-                ("logits='chunked'", {"logits": "chunked"}, s.logits != "chunked"),
-                ("attention='flash'", {"attention": "flash"}, s.attention == "eager"),
-                (f"batch_size={s.batch_size // 2}", {"batch_size": s.batch_size // 2}, s.batch_size > 1),
-                ("LoRA, lora_rank=16", {"lora_rank": 16, "reference": None}, not s.lora_rank and dense),
-                ("QLoRA, quantization='nf4'", {"quantization": "nf4"}, s.lora_rank and not s.quantization),
-                ("a shared critic", {"critic": "shared"}, s.algorithm == "ppo" and s.critic == "separate"),
-            ]
+                   ("a precomputed reference", {"reference": "precomputed"}, s.reference_kind == "copy"),
+                   ("gradient_checkpointing=True", {"gradient_checkpointing": True}, not s.gradient_checkpointing),
+                   ("logits='chunked'", {"logits": "chunked"}, s.logits != "chunked"),
+                   ("attention='flash'", {"attention": "flash"}, s.attention == "eager"),
+                   (f"batch_size={s.batch_size // 2}", {"batch_size": s.batch_size // 2}, s.batch_size > 1),
+                   ("LoRA, lora_rank=16", {"lora_rank": 16, "reference": None}, not s.lora_rank and dense),
+                   ("QLoRA, quantization='nf4'", {"quantization": "nf4"}, s.lora_rank and not s.quantization),
+                   ("a shared critic", {"critic": "shared"}, s.algorithm == "ppo" and s.critic == "separate"),
+        ]  # fmt: skip
         more = {"zero_stage": 3, "gpus": max(8, 2 * s.gpus)}
         options.append((f"ZeRO-3 over {more['gpus']} GPUs", more, True))
         return [(text, change) for text, change, possible in options if possible]
 
     def _grouped(self, which: int) -> dict[str, float]:
         found: dict[str, float] = defaultdict(float)
-        for names, size in self.parts[self.phase].items():
+        for names, size in self.parts[self.phase or STATES].items():
             found[names[which]] += size
         return {name: size for name, size in found.items() if size}
 
     def table(self):
         """A DataFrame of GB: a row a phase, a column a kind; what `course_lib.figures.memory_bars` draws."""
-        import pandas as pd  # half a second to import
+        import pandas as pd
 
         kinds = dict.fromkeys(kind for parts in self.parts.values() for _, kind in parts)
         rows = {
@@ -128,8 +142,11 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         s, sharded = self.settings, f", each of {self.settings.gpus} GPUs" if self.settings.gpus > 1 else ""
+        title = f"{self.model}, {s.algorithm}{sharded}"
+        if self.peak is None:
+            return "\n".join([title, *self._states_alone()])
         lines = [
-            f"{self.model}, {s.algorithm}{sharded}",
+            title,
             f"peak    {self.peak / GB:>12.2f} GB ({self.peak / GIB:.2f} GiB), {self.phase}",
             f"states  {self.states / GB:>12.2f} GB",
             f"reserved{self.reserved / GB:>12.2f} GB, with allowances for the allocator and the CUDA context",
@@ -138,6 +155,12 @@ class MemoryEstimate:
         for title, found in (("phase", self.phases), ("at the peak, by kind", self.by_kind), ("by role", self.by_role)):
             lines += ["", title, *(f"  {name:<20}{size / GB:>10.2f} GB" for name, size in found.items())]
         return "\n".join([*lines, "", *self.advice])
+
+    def _states_alone(self) -> list[str]:
+        lines = [f"states  {self.states / GB:>12.2f} GB ({self.states / GIB:.2f} GiB): all that a number tells"]
+        for title, found in (("by kind", self.by_kind), ("by role", self.by_role)):
+            lines += ["", title, *(f"  {name:<20}{size / GB:>10.2f} GB" for name, size in found.items())]
+        return [*lines, "", f"For the peak, and what it fits on, {NEEDS_SHAPES}."]
 
 
 def estimate_memory(
@@ -240,10 +263,13 @@ def _from_count(count: float, settings: Settings) -> MemoryEstimate:
         raise ValueError(f"a number of parameters is at least 1; got {count}")
     if settings.lora_rank:
         raise ValueError("adapters depend on the shapes of the layers: give a model's name or config, not a number")
+    vain = [name for name in SHAPED if getattr(settings, name) != OPTIONS[name].default]
+    if vain:
+        raise ValueError(f"{', '.join(vain)} cannot matter to a bare number of parameters: {NEEDS_SHAPES}")
     every = [Weight("all", (count,))]
     states = {role: states_of(every, [], role, settings) for role in roles_of(settings)}
     parts = {(role.name, kind): size for role, found in states.items() for kind, size in found.items()}
-    return MemoryEstimate(f"{count:g}", settings, sum(parts.values()), {"states": parts})
+    return MemoryEstimate(f"{count:g}", settings, sum(parts.values()), {STATES: parts})
 
 
 def _check_architecture(arch: Architecture, settings: Settings) -> None:

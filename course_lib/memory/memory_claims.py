@@ -1,14 +1,14 @@
-"""What is claimed about memory, beside what the calculator counts. Stands beside the flow; arithmetic only."""
+"""What is claimed about memory, beside what the calculator counts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
 
-from course_lib.memory.architecture import architecture_of
 from course_lib.memory.estimate import MemoryEstimate, estimate_memory
-from course_lib.memory.gpus import CONTEXT_BYTES, GB, gpu_named
 from course_lib.memory.speed_claims import decoding_speed, on_equal_terms
+from course_lib.sizing.architectures import architecture_of
+from course_lib.sizing.hardware import CONTEXT_BYTES, GB, gpu_named
 
 # As reported of an 8B model on 8 nodes of 8 H100: peak GB a GPU.
 REPORTED_PEAKS = {"PPO": 76.2, "DPO": 48.5, "DPO + LoRA": 24.1, "SimPO": 18.9}

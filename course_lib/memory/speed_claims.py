@@ -1,15 +1,15 @@
-"""What is claimed about speed, beside what the roofline allows. Stands beside the flow; arithmetic only."""
+"""What is claimed about speed, beside what the roofline allows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
-from course_lib.memory.architecture import architecture_of
-from course_lib.memory.pipeline import PHASES
-from course_lib.memory.settings import PAIRWISE, SpeedSettings, roles_of
-from course_lib.memory.throughput import ThroughputEstimate, estimate_throughput
-from course_lib.memory.work import decode
+from course_lib.sizing import phases
+from course_lib.sizing.architectures import architecture_of
+from course_lib.sizing.settings import PAIRWISE, SpeedSettings, roles_of
+from course_lib.speed.throughput import ThroughputEstimate, estimate_throughput
+from course_lib.speed.work import decode
 
 # As reported of an 8B model on 8 nodes of 8 H100: tokens a second and GPU, hours of training.
 REPORTED = {"PPO": (1250, 32), "DPO": (3100, 11), "DPO + LoRA": (4200, 8), "SimPO": (5800, 6)}
@@ -53,7 +53,7 @@ def phase_seconds(estimates: Mapping[str, ThroughputEstimate], *, tokens: float 
         for method, found in estimates.items()
     }
     table = pd.DataFrame.from_dict(rows, orient="index").fillna(0.0)
-    return table[[name for name in PHASES if name in table]]
+    return table[[name for name in phases.TIMED if name in table]]
 
 
 def speed_ratios(model="llama-3-8b", **settings):
@@ -78,7 +78,7 @@ def speed_ratios(model="llama-3-8b", **settings):
 
 
 def _rollout(found: ThroughputEstimate, what: str) -> float:
-    return sum(getattr(phase, what) for name, phase in found.phases.items() if name.startswith("rollout"))
+    return sum(getattr(phase, what) for name, phase in found.phases.items() if name in phases.SAMPLING)
 
 
 def audit_reported(model="llama-3-8b", **settings):
@@ -112,7 +112,7 @@ def decoding_speed(model="llama-3-8b", *, batches: Sequence[int] = (1, 2, 4, 8, 
     rows = {}
     for batch in batches:
         found = estimate_throughput(model, "rloo", batch_size=batch, **settings)
-        phase = found.phases["rollout decoding"]
+        phase = found.phases[phases.ROLLOUT_DECODING]
         decoded = batch * (found.settings.completion - 1)
         rows[batch] = {"intensity": phase.intensity, "ridge": found.ridge, "tokens/s": decoded / phase.seconds,
                        "bound": phase.bound}  # fmt: skip

@@ -1,9 +1,9 @@
-"""Weights, gradients and optimiser state, byte by byte. Stands beside the flow; arithmetic only."""
+"""Weights, gradients and optimiser state, byte by byte."""
 
 from __future__ import annotations
 
-from course_lib.memory.architecture import Architecture, Weight
-from course_lib.memory.settings import Role, Settings
+from course_lib.sizing.architectures import Architecture, Weight
+from course_lib.sizing.settings import Role, Settings
 
 
 def model_states(arch: Architecture, role: Role, settings: Settings) -> dict[str, float]:
@@ -23,13 +23,16 @@ def adapters_of(arch: Architecture, role: Role, settings: Settings) -> list[Weig
         return []
     linear = [w for w in arch.weights(role.head) if w.linear]
     adapters = [Weight("adapter", (settings.lora_rank, size), w.count) for w in linear for size in w.shape]
-    scored = role.head == "score" or settings.shared_critic
-    return adapters + [Weight("score", (1, arch.hidden_size))] * scored
+    if role.head == "score" or settings.shared_critic:
+        adapters.append(Weight("score", (1, arch.hidden_size)))
+    return adapters
 
 
 def _own_weights(arch: Architecture, role: Role, settings: Settings) -> list[Weight]:
-    value_head = role.trained and settings.shared_critic and not settings.lora_rank
-    return arch.weights(role.head) + [Weight("score", (1, arch.hidden_size))] * value_head
+    weights = arch.weights(role.head)
+    if role.trained and settings.shared_critic and not settings.lora_rank:
+        weights.append(Weight("score", (1, arch.hidden_size)))
+    return weights
 
 
 def states_of(weights: list[Weight], adapters: list[Weight], role: Role, settings: Settings) -> dict[str, float]:

@@ -1,6 +1,4 @@
 """In bytes, what autograd does with tensors: an output lives until its last use, a saved tensor until its backward.
-
-Stands beside the flow; arithmetic only.
 """
 
 from __future__ import annotations
@@ -35,12 +33,13 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Bytes of one pass: all but `saved` and `gradients` are high-water marks.
+class Marks:
+    """How high one pass rises, in bytes. Each high-water mark includes the tensors saved for the backward pass.
 
-    `forward`, `recompute` (a forward pass that stops where nothing is left to save, as checkpointing does) and
-    `backward` count saved tensors in, the first two the input and the last two gradients, those of weights too.
-    `keeps_input`: the input is among the saved tensors.
+    `saved`: those tensors alone. `forward`: the mark of a forward pass, its input included. `backward`: that of a
+    backward pass, with gradients of activations and of weights. `recompute`: that of a checkpoint's second forward
+    pass, which stops once nothing is left to save, with its input and the gradients that wait meanwhile. `gradients`:
+    gradients of weights that the pass leaves behind. `keeps_input`: whether the input is among the saved tensors.
     """
 
     saved: float
@@ -106,14 +105,14 @@ class Tape:
         """Python variables keep these alive until the last operation so far."""
         self.operations[-1].holds += values
 
-    def measured(self, start: Value, end: Value) -> Pass:
+    def measured(self, start: Value, end: Value) -> Marks:
         """The high-water marks of the whole tape, from its input `start` to its output `end`."""
         saved = {s for op in self.operations for s in op.saved}
         held = sum(s.size for s in saved)
         last = max((i for i, op in enumerate(self.operations) if op.saved), default=-1)
         forward, recompute = self._forward(start, end, saved, last)
         backward, waiting, gradients = self._backward(end, held, last) if end.needs_grad else (0.0, 0.0, 0.0)
-        return Pass(held, forward, recompute + waiting, backward, gradients, start in saved)
+        return Marks(held, forward, recompute + waiting, backward, gradients, start in saved)
 
     def _forward(self, start: Value, end: Value, saved: set[Value], last: int) -> tuple[float, float]:
         """The high-water mark, and that up to operation `last`, whose output is made only if it is saved."""

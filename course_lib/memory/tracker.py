@@ -1,6 +1,6 @@
 """What a piece of PyTorch code really holds in memory: the truth that `estimate_memory` is measured against.
 
-Stands beside the flow, and is the only file of this room that needs torch. Under `FakeTensorMode` tensors have
+The only file of this room that needs torch. Under `FakeTensorMode` tensors have
 shapes but no data, so a step of a model of any size can be tracked on a laptop.
 """
 

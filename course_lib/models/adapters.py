@@ -16,11 +16,10 @@ def add_lora(model, rank: int):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model), task_type="CAUSAL_LM")
-    share = sum(p.numel() for p in _experts(model)) / sum(p.numel() for p in model.parameters())
-    if share:
+    if experts := sum(p.numel() for p in _experts(model)):
         logger.warning(
-            "%.0f%% of the weights are experts held in one tensor a layer: they get no adapters and stay as they are",
-            100 * share,
+            "%.3g million weights are experts held in one tensor a layer: they get no adapters and stay as they are",
+            experts / 1e6,
         )
     with torch.random.fork_rng():
         torch.manual_seed(0)  # adapters begin the same way each time, so that a run repeats from its own seed

@@ -14,9 +14,11 @@ from torch import Tensor
 from course_lib import exact
 from course_lib.evaluation import gold_report
 from course_lib.figures import COLORS, memory_bars, policy_bars, roofline_plot, time_bars
-from course_lib.memory import ARCHITECTURES, GPUS, estimate_memory, estimate_throughput
-from course_lib.memory.settings import CHOICES
+from course_lib.memory import estimate_memory
 from course_lib.rollouts import sample
+from course_lib.sizing import ARCHITECTURES, GPUS
+from course_lib.sizing.settings import CHOICES
+from course_lib.speed import estimate_throughput
 
 
 def reply_explorer(models: Mapping[str, tuple], prompts: Sequence) -> ipywidgets.Widget:

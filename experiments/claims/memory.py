@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from course_lib.memory import GPUS, LEAN, REPORTED_PEAKS, estimate_memory, fewest_gpus, reported_grid, serving
+from course_lib.memory import estimate_memory
+from course_lib.memory.memory_claims import LEAN, REPORTED_PEAKS, fewest_gpus, reported_grid, serving
+from course_lib.sizing import GPUS
 
 LESSON = "[13](notebooks/13_memory.ipynb)"
 MODEL = "llama-3-8b"

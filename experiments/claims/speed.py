@@ -7,15 +7,9 @@ from itertools import product
 
 import pandas as pd
 
-from course_lib.memory import (
-    CONTEXT_BYTES,
-    architecture_of,
-    audit_reported,
-    estimate_throughput,
-    gpu_named,
-    speed_ratios,
-    turning_batch,
-)
+from course_lib.memory.speed_claims import audit_reported, speed_ratios, turning_batch
+from course_lib.sizing import CONTEXT_BYTES, architecture_of, gpu_named
+from course_lib.speed import estimate_throughput
 
 LESSON = "[14](notebooks/14_speed_and_scale.ipynb)"
 NODES = {"gpus": 64, "zero_stage": 3, "gradient_checkpointing": True}  # 8 nodes of 8 H100

@@ -1,4 +1,4 @@
-"""What data-parallel GPUs send one another in a step, and how long it takes. Stands beside the flow; arithmetic only.
+"""What data-parallel GPUs send one another in a step, and how long it takes.
 
     seconds of a collective operation = (N - 1) / N * bytes / bandwidth + hops * latency
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from math import ceil, log2
 
-from course_lib.memory.architecture import Architecture
-from course_lib.memory.pipeline import Pass, unsharded_states
-from course_lib.memory.settings import SpeedSettings, roles_of
+from course_lib.sizing.architectures import Architecture
+from course_lib.sizing.settings import SpeedSettings, roles_of
+from course_lib.speed.passes import Pass, unsharded_states
 
 # Seconds a hop, in a node and between nodes: NCCL's own tuning table, with the protocol for large messages.
 NODE_LATENCY, NETWORK_LATENCY = 3.4e-6, 14e-6
@@ -39,7 +39,7 @@ def _optimizer_collectives(s: SpeedSettings) -> tuple[int, int]:
     weights when a pass needs them.
     """
     reductions = s.accumulation if s.zero_stage >= 2 else 1
-    return s.update_epochs * reductions, s.update_epochs * (s.zero_stage < 3)
+    return s.update_epochs * reductions, s.update_epochs if s.zero_stage < 3 else 0
 
 
 def _fetched(s: SpeedSettings, weights: float) -> float:

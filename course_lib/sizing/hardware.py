@@ -1,4 +1,4 @@
-"""Common GPUs: memory, peak arithmetic, bandwidth and links. Stands beside the flow; arithmetic only."""
+"""Common GPUs: memory, peak arithmetic, bandwidth and links."""
 
 from dataclasses import dataclass
 

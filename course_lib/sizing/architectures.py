@@ -1,6 +1,6 @@
 """How a language model is built, as numbers: enough to count every weight and size every activation.
 
-Stands beside the flow; arithmetic only. Numbers come from a table, a transformers config, or a checkpoint's folder.
+Numbers come from a table, a transformers config, or a checkpoint's folder.
 """
 
 from __future__ import annotations

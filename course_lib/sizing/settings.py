@@ -1,75 +1,85 @@
-"""What `estimate_memory` can be asked, and which models a method holds. Stands beside the flow; arithmetic only."""
+"""The settings of a training step, and the models that a method holds.
+
+Each field says what it means and what it may be: checks, the command line's options and widgets' menus read it there.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from numbers import Real
 
-from course_lib.memory.gpus import GPU, gpu_named
-from course_lib.memory.passes import Kind
+from course_lib.sizing.hardware import GPU, gpu_named
 
+METHODS = ("sft", "reward", "dpo", "ipo", "kto", "simpo", "orpo", "ppo", "rloo", "grpo")
 PAIRWISE = ("reward", "dpo", "ipo", "simpo", "orpo")
 ONLINE = ("ppo", "rloo", "grpo")
 REFERENCED = ("dpo", "ipo", "kto", *ONLINE)
-CHOICES = {
-    "algorithm": ("sft", "reward", "dpo", "ipo", "kto", "simpo", "orpo", "ppo", "rloo", "grpo"),
-    "precision": ("bf16", "fp32", "autocast"),
-    "optimizer": ("adamw-fp32", "adamw", "adamw-master", "adamw-8bit"),
-    "adapter_precision": ("fp32", "bf16"),
-    "quantization": (None, "nf4"),
-    "reference": (None, "copy", "adapter-off", "precomputed"),
-    "reference_order": ("after", "before"),
-    "attention": ("flash", "sdpa", "eager"),
-    "logits": ("full", "completion", "chunked"),
-    "zero_stage": (0, 1, 2, 3),
-    "offload": (None, "optimizer", "parameters"),
-    "critic": ("separate", "shared"),
-    "reward_model": (True, False),
-    "fused": (True, False),
-    "gradient_checkpointing": (True, False),
-}
-OPTIONAL = {"lora_rank": ", or None to train all weights", "completion_length": ", or None for all tokens",
-            "rollout_batch": ", or None for all of a step"}  # fmt: skip
+
+
+def _choice(*choices, meaning: str):
+    """A setting that is one of `choices`, the first unless said."""
+    return field(default=choices[0], metadata={"choices": choices, "help": meaning})
+
+
+def _count(default: int | None, meaning: str, none: str | None = None):
+    """A whole number from 1 on, or None, which then means `none`."""
+    return field(default=default, metadata={"count": True, "none": none, "help": meaning})
+
+
+def _share(default: float, meaning: str):
+    """A share between 0 and 1."""
+    return field(default=default, metadata={"share": True, "help": meaning})
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a model is held and computed: bytes an element, what is trained, and how attention runs."""
+
+    width: int = 2  # of weights outside the quantised ones, and of the residual stream
+    compute: int = 2  # of matrix products: 2 under autocast
+    trained: bool = True
+    lora_rank: int | None = None
+    adapter_width: int = 4
+    quantized: bool = False
+    eager: bool = False
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained."""
+        return self.trained and self.lora_rank is None
 
 
 @dataclass(frozen=True)
 class Settings:
     """What `estimate_memory` was asked."""
 
-    algorithm: str
-    precision: str = "bf16"
-    optimizer: str = "adamw-fp32"
-    fused: bool = True
-    lora_rank: int | None = None
-    adapter_precision: str = "fp32"
-    quantization: str | None = None
-    reference: str | None = None
-    reference_order: str = "after"
-    gradient_checkpointing: bool = False
-    attention: str = "flash"
-    batch_size: int = 1
-    sequence_length: int = 1024
-    completion_length: int | None = None
-    logits: str = "full"
-    critic: str = "separate"
-    reward_model: bool = True
-    zero_stage: int = 0
-    gpus: int = 1
-    offload: str | None = None
+    algorithm: str = field(metadata={"choices": METHODS, "help": "the method that trains"})
+    precision: str = _choice("bf16", "fp32", "autocast", meaning="of weights that are not quantised")
+    optimizer: str = _choice("adamw-fp32", "adamw", "adamw-master", "adamw-8bit", meaning="AdamW, by what it keeps")
+    fused: bool = _choice(True, False, meaning="torch's own AdamW in one kernel")
+    lora_rank: int | None = _count(None, "train adapters of this rank", none="to train all weights")
+    adapter_precision: str = _choice("fp32", "bf16", meaning="of the adapters")
+    quantization: str | None = _choice(None, "nf4", meaning="of frozen linear layers (QLoRA)")
+    reference: str | None = _choice(
+        None, "copy", "adapter-off", "precomputed", meaning="where the reference's log-probabilities come from"
+    )
+    reference_order: str = _choice("after", "before", meaning="when it reads the batch, seen from the policy")
+    gradient_checkpointing: bool = _choice(False, True, meaning="keep layers' inputs alone and compute the rest again")
+    attention: str = _choice("flash", "sdpa", "eager", meaning="kernel: eager writes all scores out")
+    batch_size: int = _count(1, "pairs, or sequences, of a micro-batch on a GPU")
+    sequence_length: int = _count(1024, "tokens of prompt and completion")
+    completion_length: int | None = _count(None, "tokens of the completion", none="for all tokens")
+    logits: str = _choice("full", "completion", "chunked", meaning="of all tokens, of scored ones, or in pieces")
+    critic: str = _choice("separate", "shared", meaning="PPO's: a model, or a head on the policy")
+    reward_model: bool = _choice(True, False, meaning="whether online methods hold a reward model")
+    zero_stage: int = _choice(0, 1, 2, 3, meaning="ZeRO: shard optimizer state (1), gradients (2), weights (3)")
+    gpus: int = _count(1, "how many share the work by data parallelism")
+    offload: str | None = _choice(None, "optimizer", "parameters", meaning="what rests in the CPU's memory")
 
     def __post_init__(self):
-        for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if not any(type(value) is type(choice) and value == choice for choice in allowed):
-                raise ValueError(f"{name} is one of {', '.join(map(repr, allowed))}; got {value!r}")
-        self._check_counts("batch_size", "sequence_length", "gpus", "lora_rank", "completion_length")
+        for each in fields(self):
+            _check(each.name, getattr(self, each.name), each.metadata)
         self._check_combination()
-
-    def _check_counts(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if not (_is_count(value) or (value is None and name in OPTIONAL)):
-                raise ValueError(f"{name} is a whole number, at least 1{OPTIONAL.get(name, '')}; got {value!r}")
 
     def _check_combination(self) -> None:
         if self.quantization and self.lora_rank is None:
@@ -112,11 +122,11 @@ class Settings:
         """Completion tokens of all rows, whose log-probabilities enter the loss."""
         return self.rows * min(self.completion_length or self.sequence_length, self.sequence_length - 1 or 1)
 
-    def kind(self, trained: bool) -> Kind:
+    def numerics(self, trained: bool) -> Numerics:
         """How a model of these settings computes; sharded fp32 weights are gathered, and computed, in bf16."""
         mixed = self.precision == "autocast"
         width = 2 if self.precision == "bf16" or (mixed and self.zero_stage == 3) else 4
-        return Kind(
+        return Numerics(
             width=width,
             compute=2 if mixed else width,
             trained=trained,
@@ -136,24 +146,20 @@ class Settings:
 class SpeedSettings(Settings):
     """What `estimate_throughput` was asked: a step, the machines that run it, and how well they do."""
 
-    gpu: str = "H100-80GB"
-    gpus_per_node: int = 8
-    accumulation: int = 1
-    rollout_batch: int | None = None
-    update_epochs: int = 1
-    shared_prompt: bool = False
-    utilization: float = 0.4
-    bandwidth_utilization: float = 0.7
-    link_utilization: float = 0.7
-    overlap: float = 0.8
+    gpu: str = field(default="H100-80GB", metadata={"help": "a name in course_lib.sizing.GPUS"})
+    gpus_per_node: int = _count(8, "GPUs in a node")
+    accumulation: int = _count(1, "micro-batches of an optimiser step")
+    rollout_batch: int | None = _count(None, "sequences a GPU decodes together", none="for all of a step")
+    update_epochs: int = _count(1, "an online method's passes over each rollout")
+    shared_prompt: bool = _choice(False, True, meaning="whether a pair's prompt goes through once, not twice")
+    utilization: float = _share(0.4, "of the GPU's peak FLOP/s that passes reach")
+    bandwidth_utilization: float = _share(0.7, "of the memory's bandwidth")
+    link_utilization: float = _share(0.7, "of the links' bandwidth")
+    overlap: float = field(default=0.8, metadata={"help": "share of communication that can hide behind passes"})
 
     def __post_init__(self):
         super().__post_init__()
         gpu_named(self.gpu)
-        self._check_counts("gpus_per_node", "accumulation", "rollout_batch", "update_epochs")
-        for name in ("utilization", "bandwidth_utilization", "link_utilization"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share of the datasheet's figure, in (0, 1]; got {getattr(self, name)}")
         if not 0 <= self.overlap <= 1:
             raise ValueError(f"overlap is the share of communication that can hide, in [0, 1]; got {self.overlap}")
         if self.shared_prompt and self.algorithm not in PAIRWISE:
@@ -193,6 +199,18 @@ class SpeedSettings(Settings):
         return 4 if self.precision == "fp32" else 2
 
 
+def _check(name: str, value, metadata) -> None:
+    """Refuse what a field's metadata do not allow."""
+    choices = metadata.get("choices")
+    if choices and not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ValueError(f"{name} is one of {', '.join(map(repr, choices))}; got {value!r}")
+    if "count" in metadata and not (_is_count(value) or (value is None and metadata["none"])):
+        none = f", or None {metadata['none']}" if metadata["none"] else ""
+        raise ValueError(f"{name} is a whole number, at least 1{none}; got {value!r}")
+    if "share" in metadata and not 0 < value <= 1:
+        raise ValueError(f"{name} is a share of the datasheet's figure, in (0, 1]; got {value}")
+
+
 def _is_count(value) -> bool:
     real = isinstance(value, Real) and not isinstance(value, bool)
     return real and 1 <= value <= 1e12 and value == int(value)
@@ -220,3 +238,8 @@ def roles_of(settings: Settings) -> list[Role]:
     if settings.reference_kind == "copy":
         roles.append(Role("reference", "lm", False))
     return roles
+
+
+UNTIMED = ("fused", "reference_order", "offload")  # change a step's memory; the time estimate does not know them
+OPTIONS = {each.name: each for each in fields(SpeedSettings)}
+CHOICES = {name: each.metadata["choices"] for name, each in OPTIONS.items() if "choices" in each.metadata}

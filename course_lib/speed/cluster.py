@@ -1,6 +1,4 @@
 """A step on a whole cluster, where all wait for the slowest GPU: simulated, since no formula has that maximum.
-
-Stands beside the flow; arithmetic only.
 """
 
 from __future__ import annotations
@@ -9,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from course_lib.memory.settings import SpeedSettings
-from course_lib.memory.throughput import ThroughputEstimate, estimate_throughput
+from course_lib.sizing import phases
+from course_lib.sizing.settings import SpeedSettings
+from course_lib.speed.throughput import ThroughputEstimate, estimate_throughput
 
-SHARED = ("optimizer", "communication")  # as long for every GPU
 CLUSTER = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -48,8 +46,8 @@ def simulate_steps(
             f"{jitter}, {length_spread}, {longest}"
         )
     random, seconds = np.random.default_rng(seed), {name: phase.seconds for name, phase in found.phases.items()}
-    shared = sum(seconds.get(name, 0.0) for name in SHARED)
-    decoding = seconds.get("rollout decoding", 0.0)
+    shared = sum(seconds.get(name, 0.0) for name in phases.EQUAL_FOR_ALL)
+    decoding = seconds.get(phases.ROLLOUT_DECODING, 0.0)
     passes = sum(seconds.values()) - shared - decoding
     slowest = []
     for _ in range(steps):
@@ -102,7 +100,7 @@ def scaling(
         step, their sum; tokens a second in all and a GPU; "efficiency", alone over the whole; and whether the memory
         suffices ("fits").
     """
-    import pandas as pd  # half a second to import
+    import pandas as pd
 
     rows = {}
     for count in gpus:
@@ -111,7 +109,7 @@ def scaling(
         simulated = simulate_steps(
             found, steps=steps, jitter=jitter, length_spread=length_spread, longest=longest, seed=seed
         ).mean()
-        exposed = found.phases["communication"].seconds if count > 1 else 0.0
+        exposed = found.phases[phases.COMMUNICATION].seconds if count > 1 else 0.0
         alone = found.step_seconds - exposed
         speed = found.tokens / simulated
         rows[count] = {"examples": found.examples, "alone": alone, "communication": exposed,

@@ -1,19 +1,15 @@
-"""Which passes one step of each method makes, through which models. Stands beside the flow; arithmetic only."""
+"""Which passes one step of each method makes, through which models."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from course_lib.memory.architecture import Architecture
-from course_lib.memory.settings import Role, SpeedSettings, roles_of
 from course_lib.memory.states import model_states
-from course_lib.memory.work import Work, backward, body, decode, forward, prefill, training_batch
-
-PHASES = (
-    "rollout prefill", "rollout decoding", "reward scoring", "reference forward", "critic", "baseline forward",
-    "policy forward", "recompute", "backward", "optimizer", "communication",
-)  # fmt: skip
+from course_lib.sizing import phases
+from course_lib.sizing.architectures import Architecture
+from course_lib.sizing.settings import Role, SpeedSettings, roles_of
+from course_lib.speed.work import Work, backward, body, decode, forward, prefill, training_batch
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ def passes_of(arch: Architecture, s: SpeedSettings) -> list[Pass]:
     found = [*_rollout(arch, s, policy), *_scoring(arch, s, policy, roles)]
     if "critic" in roles:
         update = _update(arch, s, roles["critic"])
-        found += [replace(each, phase="critic") for each in update]
+        found += [replace(each, phase=phases.CRITIC) for each in update]
     return [*found, *_update(arch, s, policy)]
 
 
@@ -42,31 +38,32 @@ def _rollout(arch: Architecture, s: SpeedSettings, policy: Role) -> Iterator[Pas
     if s.online:
         rows = s.decoded_together
         times = s.rows * s.accumulation / rows
-        yield Pass("rollout prefill", policy, prefill(arch, s, policy, rows), times)
-        yield Pass("rollout decoding", policy, decode(arch, s, policy, rows), times, fetches=False)
+        yield Pass(phases.ROLLOUT_PREFILL, policy, prefill(arch, s, policy, rows), times)
+        yield Pass(phases.ROLLOUT_DECODING, policy, decode(arch, s, policy, rows), times, fetches=False)
 
 
 def _scoring(arch: Architecture, s: SpeedSettings, policy: Role, roles: dict[str, Role]) -> Iterator[Pass]:
     """Passes without gradients; the policy's own log-probabilities of its samples come from the sampling."""
     batch, times = training_batch(s), s.accumulation
     if s.online and "reward" in roles:
-        yield Pass("reward scoring", roles["reward"], forward(arch, s, roles["reward"], batch), times)
+        yield Pass(phases.REWARD_SCORING, roles["reward"], forward(arch, s, roles["reward"], batch), times)
     if "critic" in roles:
-        yield Pass("critic", roles["critic"], forward(arch, s, roles["critic"], batch), times)
+        yield Pass(phases.CRITIC, roles["critic"], forward(arch, s, roles["critic"], batch), times)
     mismatched = s.algorithm == "kto"  # KTO's baseline reads each prompt with another one's completion as well
+    readings = 2 * times if mismatched else times
     if s.reference_kind in ("copy", "adapter-off"):
         work = forward(arch, s, policy, batch, adapters=False)
-        yield Pass("reference forward", roles.get("reference", policy), work, times * (1 + mismatched))
+        yield Pass(phases.REFERENCE_FORWARD, roles.get("reference", policy), work, readings)
     if mismatched:
-        yield Pass("baseline forward", policy, forward(arch, s, policy, batch), times)
+        yield Pass(phases.BASELINE_FORWARD, policy, forward(arch, s, policy, batch), times)
 
 
 def _update(arch: Architecture, s: SpeedSettings, role: Role) -> Iterator[Pass]:
     batch, times = training_batch(s), s.accumulation * s.update_epochs
-    yield Pass("policy forward", role, forward(arch, s, role, batch), times)
+    yield Pass(phases.POLICY_FORWARD, role, forward(arch, s, role, batch), times)
     if s.gradient_checkpointing:
-        yield Pass("recompute", role, body(arch, s, role, batch), times, fetches=False)
-    yield Pass("backward", role, backward(arch, s, role, batch), times)
+        yield Pass(phases.RECOMPUTE, role, body(arch, s, role, batch), times, fetches=False)
+    yield Pass(phases.BACKWARD, role, backward(arch, s, role, batch), times)
 
 
 def unsharded_states(arch: Architecture, s: SpeedSettings, role: Role) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """How long a training step takes and what bounds each phase of it: arithmetic, memory bandwidth or links.
 
-Stands beside the flow; arithmetic only. A roofline: no phase is faster than its FLOPs, nor than its bytes, allow.
+A roofline: no phase is faster than its FLOPs, nor than its bytes, allow.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from math import ceil, isfinite
 
-from course_lib.memory.architecture import Architecture, architecture_of
 from course_lib.memory.estimate import MemoryEstimate, as_number, estimate_memory
-from course_lib.memory.gpus import GB
-from course_lib.memory.links import communication
-from course_lib.memory.pipeline import PHASES, optimizer_work, passes_of
-from course_lib.memory.settings import Settings, SpeedSettings
-from course_lib.memory.work import Work
+from course_lib.sizing import phases
+from course_lib.sizing.architectures import Architecture, architecture_of
+from course_lib.sizing.hardware import GB
+from course_lib.sizing.settings import Settings, SpeedSettings
+from course_lib.speed.communication import communication
+from course_lib.speed.passes import optimizer_work, passes_of
+from course_lib.speed.work import Work
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Cost:
 class ThroughputEstimate:
     """A step's phases. `tokens` and `tokens_per_second` are of one GPU, `total_tokens_per_second` of all together.
 
-    A token is one of the sequences trained on, prompts included, and counts once however many models read it.
+    `tokens` are those of all sequences in the step, prompts included. Each counts once, even if several models read
+    it.
     """
 
     model: str
@@ -86,7 +88,7 @@ class ThroughputEstimate:
     @property
     def bytes(self) -> float:
         """Of memory traffic, without what is sent."""
-        return sum(phase.bytes for name, phase in self.phases.items() if name != "communication")
+        return sum(phase.bytes for name, phase in self.phases.items() if name != phases.COMMUNICATION)
 
     @property
     def intensity(self) -> float:
@@ -127,7 +129,7 @@ class ThroughputEstimate:
 
     def table(self):
         """A DataFrame: a row a phase, with seconds, TFLOP, GB, FLOPs a byte and what bounds it."""
-        import pandas as pd  # half a second to import
+        import pandas as pd
 
         rows = {
             name: {"seconds": p.seconds, "TFLOP": p.flops / 1e12, "GB": p.bytes / GB, "FLOP/byte": p.intensity,
@@ -140,8 +142,8 @@ class ThroughputEstimate:
         """All of it as plain values, ready for JSON; seconds, FLOPs, bytes, tokens a second."""
         names = ("step_seconds", "tokens_per_second", "total_tokens_per_second", "flops", "bytes", "intensity",
                  "ridge", "achieved_utilization", "link_seconds", "examples", "fits")  # fmt: skip
-        phases = {name: asdict(phase) | {"intensity": phase.intensity} for name, phase in self.phases.items()}
-        found = {"model": self.model, "settings": asdict(self.settings), "phases": phases}
+        timed = {name: asdict(phase) | {"intensity": phase.intensity} for name, phase in self.phases.items()}
+        found = {"model": self.model, "settings": asdict(self.settings), "phases": timed}
         return found | {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
@@ -224,7 +226,7 @@ def estimate_throughput(
         overlap: share of communication that can hide behind passes.
 
     Returns:
-        `ThroughputEstimate`, of one GPU; all GPUs take equally long (`course_lib.memory.scaling` lets them differ).
+        `ThroughputEstimate`, of one GPU; all GPUs take equally long (`course_lib.speed.scaling` lets them differ).
 
     Raises:
         ValueError: for an unknown model, GPU or option, shares outside (0, 1], or settings that contradict.
@@ -249,21 +251,21 @@ def _memory(arch: Architecture, s: SpeedSettings, **change) -> MemoryEstimate:
 def _fits(arch: Architecture, s: SpeedSettings, memory: MemoryEstimate) -> bool:
     if not (s.online and memory.fits(s.gpu)):
         return memory.fits(s.gpu)
-    return _memory(arch, s, batch_size=s.decoded_together).phases["rollout"] <= s.machine.memory
+    return _memory(arch, s, batch_size=s.decoded_together).phases[phases.ROLLOUT] <= s.machine.memory
 
 
 def _timed(arch: Architecture, s: SpeedSettings) -> tuple[dict[str, Phase], float]:
     """The phases in order, and the seconds of all communication."""
     passes = passes_of(arch, s)
-    phases: dict[str, Phase] = {}
+    found: dict[str, Phase] = {}
     for name in dict.fromkeys(each.phase for each in passes):
-        phases[name] = _phase(sum((p.work * p.times for p in passes if p.phase == name), Work()), s)
-    room = sum(phase.seconds for name, phase in phases.items() if not name.startswith("rollout"))
-    phases["optimizer"] = _phase(optimizer_work(arch, s), s)
+        found[name] = _phase(sum((p.work * p.times for p in passes if p.phase == name), Work()), s)
+    room = sum(phase.seconds for name, phase in found.items() if name not in phases.SAMPLING)
+    found[phases.OPTIMIZER] = _phase(optimizer_work(arch, s), s)
     sent, seconds = communication(arch, s, passes)
     if s.gpus > 1:
-        phases["communication"] = Phase(0.0, sent, seconds - min(s.overlap * seconds, room), "communication")
-    return {name: phases[name] for name in PHASES if name in phases}, seconds
+        found[phases.COMMUNICATION] = Phase(0.0, sent, seconds - min(s.overlap * seconds, room), "communication")
+    return {name: found[name] for name in phases.TIMED if name in found}, seconds
 
 
 def _phase(work: Work, s: SpeedSettings) -> Phase:

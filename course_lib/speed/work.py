@@ -1,4 +1,4 @@
-"""The arithmetic and the memory traffic of one pass through a model. Stands beside the flow; arithmetic only.
+"""The arithmetic and the memory traffic of one pass through a model.
 
 Counted are matrix products, with 2 FLOPs a weight and token, and what they read and write in the GPU's memory.
 Elementwise operations are taken to be fused into them: what that misses, the stated utilisations have to cover.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from course_lib.memory.architecture import Architecture, Weight
-from course_lib.memory.settings import Role, SpeedSettings
 from course_lib.memory.states import weight_bytes
+from course_lib.sizing.architectures import Architecture, Weight
+from course_lib.sizing.settings import Role, SpeedSettings
 
 
 @dataclass(frozen=True)

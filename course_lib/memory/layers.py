@@ -1,48 +1,31 @@
 """What one pass through a piece of a model holds, its operations written as their PyTorch code computes them.
-
-Stands beside the flow; arithmetic only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from course_lib.memory.tape import Pass, Tape, Value
+from course_lib.memory.tape import Marks, Tape, Value
+from course_lib.sizing.settings import Numerics
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How a model is held and computed: bytes an element, what is trained, and how attention runs."""
-
-    width: int = 2  # of weights outside the quantised ones, and of the residual stream
-    compute: int = 2  # of matrix products: 2 under autocast
-    trained: bool = True
-    lora_rank: int | None = None
-    adapter_width: int = 4
-    quantized: bool = False
-    eager: bool = False
-
-    @property
-    def full(self) -> bool:
-        """Whether all weights are trained."""
-        return self.trained and self.lora_rank is None
-
-
-def layer_pass(arch, kind: Kind, rows: int, length: int, *, grad: bool, first: bool = False) -> Pass:
+def layer_pass(arch, numerics: Numerics, rows: int, length: int, *, grad: bool, first: bool = False) -> Marks:
     """One layer over `rows` sequences of `length` tokens; `grad` tells whether autograd records it.
 
     The input of the `first` layer needs no gradient where the embeddings are frozen.
     """
     tape, tokens = Tape(grad), rows * length
-    start = Value(kind.width * tokens * arch.hidden_size, grad and not first, kind.width)
-    block = _Block(tape, arch, kind, rows, length)
+    start = Value(numerics.width * tokens * arch.hidden_size, grad and not first, numerics.width)
+    block = _Block(tape, arch, numerics, rows, length)
     attended = tape.add(start, block.attention(block.norm(start)))
     end = tape.add(attended, block.mlp(block.norm(attended)))
     tape.hold(start)
     return tape.measured(start, end)
 
 
-def head_pass(arch, kind: Kind, rows: int, length: int, scored: int, how: str, *, grad: bool, values=False) -> Pass:
+def head_pass(
+    arch, numerics: Numerics, rows: int, length: int, scored: int, how: str, *, grad: bool, values=False
+) -> Marks:
     """The final norm, the output layer at `scored` tokens, and their log-probabilities.
 
     `how` is "loss" (transformers' own, of all tokens' logits), "full" (all tokens' logits), "completion" (those of
@@ -50,8 +33,8 @@ def head_pass(arch, kind: Kind, rows: int, length: int, scored: int, how: str, *
     token). With `values` a value head reads the hidden states too.
     """
     tape, tokens = Tape(grad), rows * length
-    start = Value(kind.width * tokens * arch.hidden_size, grad, kind.width)
-    block = _Block(tape, arch, kind, rows, length)
+    start = Value(numerics.width * tokens * arch.hidden_size, grad, numerics.width)
+    block = _Block(tape, arch, numerics, rows, length)
     hidden = block.norm(start)
     if how in ("score", "values"):
         return tape.measured(start, block.number(hidden, rows if how == "score" else tokens))
@@ -71,7 +54,7 @@ class _Block:
 
     tape: Tape
     arch: object
-    kind: Kind
+    numerics: Numerics
     rows: int
     length: int
     returned: list[Value] = field(default_factory=list)  # by attention, held in the layer's variables
@@ -82,14 +65,14 @@ class _Block:
 
     def norm(self, x: Value, groups: int = 1) -> Value:
         if self.arch.is_gpt2:
-            weight = 2 * self.kind.width * self.arch.hidden_size * self.kind.full
+            weight = 2 * self.numerics.width * self.arch.hidden_size if self.numerics.full else 0
             return self.tape.run(x.size, x, width=x.width, saves=[x], keeps=8 * self.tokens, gradient=weight)
         wide, tape, statistics = self.tape.cast(x, 4), self.tape, 4 * self.tokens * groups
         square = tape.run(wide.size, wide, width=4, saves=[wide], scratch=(0, 2 * wide.size))
         mean = tape.run(statistics, square, width=4)
         root = tape.run(statistics, mean, width=4, saves=[None])
         normal = tape.run(wide.size, wide, root, width=4, saves=[wide, root], scratch=(0, wide.size))
-        weight = self.kind.width * x.size / x.width / self.tokens / groups * self.kind.full
+        weight = self.numerics.width * x.size / x.width / self.tokens / groups if self.numerics.full else 0
         late = self.arch.norm == "gemma"  # multiplies in fp32 and rounds afterwards
         scaled = normal if late else tape.cast(normal, x.width)
         saves = [scaled] if weight else []
@@ -98,14 +81,14 @@ class _Block:
         return tape.cast(out, x.width)
 
     def linear(self, x: Value, wide_in: int, wide_out: int, tokens: int | None = None, head: bool = False) -> Value:
-        kind, shape = self.kind, (wide_in, wide_out)
-        if kind.quantized and not head:
+        numerics, shape = self.numerics, (wide_in, wide_out)
+        if numerics.quantized and not head:
             unpacked = 2 * wide_in * wide_out
             out = self.tape.run(2 * self.tokens * wide_out, self.tape.cast(x, 2), scratch=(unpacked, unpacked))
             out = self.tape.cast(out, x.width)
         else:
-            out = self.times(x, shape, tokens or self.tokens, kind.width, kind.compute, kind.full)
-        if kind.lora_rank and not head:
+            out = self.times(x, shape, tokens or self.tokens, numerics.width, numerics.compute, numerics.full)
+        if numerics.lora_rank and not head:
             out = self.adapted(x, out, *shape)
         self.tape.hold(x)
         return out
@@ -113,7 +96,7 @@ class _Block:
     def times(self, x: Value, shape: tuple[int, int], tokens: int, stored: int, compute: int, trained: bool) -> Value:
         """x times a weight of `stored` bytes an element, of which autocast makes a copy with `compute` bytes."""
         tape, elements = self.tape, shape[0] * shape[1]
-        gradient, copies = stored * elements * trained, []
+        gradient, copies = stored * elements if trained else 0, []
         if stored != compute:
             copies, gradient = [tape.run(compute * elements, width=compute, gradient=gradient)], 0
         inner = tape.cast(x, compute)
@@ -122,8 +105,8 @@ class _Block:
 
     def adapted(self, x: Value, out: Value, wide_in: int, wide_out: int) -> Value:
         """The output of a linear layer, and what its adapter adds: two products in the adapter's own type."""
-        tape, kind, rank, stored = self.tape, self.kind, self.kind.lora_rank, self.kind.adapter_width
-        compute = kind.compute if kind.compute != kind.width else stored
+        tape, numerics, rank, stored = self.tape, self.numerics, self.numerics.lora_rank, self.numerics.adapter_width
+        compute = numerics.compute if numerics.compute != numerics.width else stored
         narrow = tape.cast(x, stored)
         down = self.times(narrow, (wide_in, rank), self.tokens, stored, compute, trained=True)
         up = self.times(down, (rank, wide_out), self.tokens, stored, compute, trained=True)
@@ -152,7 +135,7 @@ class _Block:
 
     def rotated(self, x: Value) -> Value:
         """Rotary positions: x cos + rotate(x) sin, where autograd saves only cos and sin."""
-        tape, width = self.tape, max(x.width, self.kind.width)
+        tape, width = self.tape, max(x.width, self.numerics.width)
         size = x.size * width / x.width
         cosine = tape.run(size, x, width=width)
         turned = tape.run(x.size, x, width=x.width, scratch=(x.size / 2, x.size))
@@ -160,8 +143,8 @@ class _Block:
 
     def mix(self, q: Value, k: Value, v: Value) -> tuple[Value, ...]:
         """The values' mixture and, where a tensor of them exists, the attention weights."""
-        q, k, v = (self.tape.cast(x, self.kind.compute) for x in (q, k, v))
-        return self._eager(q, k, v) if self.kind.eager else (self._flash(q, k, v),)
+        q, k, v = (self.tape.cast(x, self.numerics.compute) for x in (q, k, v))
+        return self._eager(q, k, v) if self.numerics.eager else (self._flash(q, k, v),)
 
     def _flash(self, q: Value, k: Value, v: Value) -> Value:
         statistics = 4 * self.arch.heads * self.tokens
@@ -173,7 +156,7 @@ class _Block:
             k, v = (tape.run(q.size, x, width=x.width) for x in (k, v))
         scores = tape.run(q.width * table, q, k, width=q.width, saves=[q, k])
         scores = tape.run(scores.size, scores, width=q.width)
-        width = max(q.width, self.kind.width)  # the mask's is that of the hidden states
+        width = max(q.width, self.numerics.width)  # the mask's is that of the hidden states
         masked = tape.run(width * table, scores, width=width, passes_on=True)
         wide = masked if self.arch.is_gpt2 else tape.cast(masked, 4)  # GPT-2's softmax is in its own type
         weights = tape.cast(tape.run(wide.size, wide, width=wide.width, saves=[None]), q.width)
@@ -199,7 +182,7 @@ class _Block:
 
     def experts(self, x: Value) -> Value:
         """Each token goes through some of the experts: sorted by expert, multiplied in groups, sorted back."""
-        arch, tape, width = self.arch, self.tape, self.kind.width
+        arch, tape, width = self.arch, self.tape, self.numerics.width
         hidden, inner, routed = arch.hidden_size, arch.intermediate_size, self.tokens * arch.experts_per_token
         share, wide = self.routing(x), 4 * routed * hidden  # the shares are fp32, and so is what they multiply
         chosen = tape.run(width * routed * hidden, x, width=width, keeps=8 * routed, scratch=(16 * routed, 0))
@@ -217,18 +200,18 @@ class _Block:
 
     def routing(self, x: Value) -> Value:
         """The weights of each token's experts, fp32."""
-        arch, tape, kind = self.arch, self.tape, self.kind
+        arch, tape, numerics = self.arch, self.tape, self.numerics
         routed, shape = 4 * self.tokens * arch.experts_per_token, (arch.hidden_size, arch.experts)
-        logits = self.times(x, shape, self.tokens, kind.width, kind.compute, kind.full)
+        logits = self.times(x, shape, self.tokens, numerics.width, numerics.compute, numerics.full)
         chances = tape.run(4 * self.tokens * arch.experts, tape.cast(logits, 4), width=4, saves=[None])
         best = tape.run(routed, chances, width=4, keeps=2 * routed)
         return tape.run(routed, best, width=4, saves=[best, None])
 
     def grouped(self, x: Value, wide_in: int, wide_out: int) -> Value:
         """One product for all experts, which autocast leaves alone."""
-        weight, size = self.kind.width * self.arch.experts * wide_in * wide_out, x.size * wide_out / wide_in
-        full = self.kind.full
-        return self.tape.run(size, x, width=x.width, saves=[x] if full else [], gradient=weight * full)
+        weight, size = self.numerics.width * self.arch.experts * wide_in * wide_out, x.size * wide_out / wide_in
+        full = self.numerics.full
+        return self.tape.run(size, x, width=x.width, saves=[x] if full else [], gradient=weight if full else 0)
 
     def gelu(self, x: Value) -> Value:
         """GPT-2's: 0.5 x (1 + tanh(a (x + b x^3))), step by step."""
@@ -242,12 +225,12 @@ class _Block:
 
     def number(self, hidden: Value, count: int) -> Value:
         """One fp32 number for each of `count` tokens, from a head without bias that is trained also beside adapters."""
-        tape, kind = self.tape, self.kind
+        tape, numerics = self.tape, self.numerics
         if count < self.tokens:
             hidden = tape.run(hidden.size * count / self.tokens, hidden, width=hidden.width)
-        inner = tape.cast(hidden, kind.compute)
-        gradient = kind.width * self.arch.hidden_size * kind.trained
-        found = tape.run(kind.compute * count, inner, width=kind.compute, saves=[inner], gradient=gradient)
+        inner = tape.cast(hidden, numerics.compute)
+        gradient = numerics.width * self.arch.hidden_size if numerics.trained else 0
+        found = tape.run(numerics.compute * count, inner, width=numerics.compute, saves=[inner], gradient=gradient)
         return tape.cast(found, 4)
 
     def logps(self, hidden: Value, scored: int, how: str) -> Value:
@@ -275,19 +258,21 @@ class _Block:
         While a chunk is made, Python variables hold the logits of the one before and their gradient.
         """
         hidden = self.tape.run(hidden.size * tokens / self.tokens, hidden, width=hidden.width)
-        arch, kind = self.arch, self.kind
-        narrow = kind.compute < 4
+        arch, numerics = self.arch, self.numerics
+        narrow = numerics.compute < 4
         chunk = min(tokens, max(1, CHUNK_BYTES // (4 * arch.vocab_size)))
         logits, following = (4 * n * arch.vocab_size for n in (chunk, min(chunk, tokens - chunk)))
         with_copy = 1.5 if narrow else 1  # of logits, or of their gradient, with the one in bf16
-        kept = logits * (chunk == tokens)
+        kept = logits if chunk == tokens else 0
         weight = arch.vocab_size * arch.hidden_size
-        gradient, share = kind.width * weight * kind.full, 2 * weight * (kind.full and narrow)
+        gradient = numerics.width * weight if numerics.full else 0
+        share = 2 * weight if numerics.full and narrow else 0
         forward = max(2 * logits, logits + with_copy * following)
         before = logits + logits / 2 if narrow else 2 * logits
         loop = max(logits + with_copy * logits, before + with_copy * following, with_copy * logits + share)
-        backward = 4 * weight * kind.full + loop - kept - gradient
-        inner = self.tape.cast(hidden, kind.compute)
-        copy = 2 * weight * (kind.compute != kind.width)
+        summed = 4 * weight if numerics.full else 0
+        backward = summed + loop - kept - gradient
+        inner = self.tape.cast(hidden, numerics.compute)
+        copy = 2 * weight if numerics.compute != numerics.width else 0
         return self.tape.run(4 * tokens, inner, width=4, saves=[inner], keeps=copy + kept, gradient=gradient,
                              scratch=(forward - kept, max(0, backward)))  # fmt: skip
