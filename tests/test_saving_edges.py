@@ -10,8 +10,8 @@ import torch
 from conftest import tiny_llama
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from course_lib import load_policy
-from course_lib.models import save_pretrained
+from course_lib import load_policy, load_reward_model
+from course_lib.models import save_pretrained, sequence_rewards
 
 IDS = torch.arange(6, 30).view(2, 12)
 
@@ -150,3 +150,14 @@ def test_a_base_named_by_a_relative_path_is_found_from_another_working_directory
     monkeypatch.chdir(tmp_path / "work")
     loaded, _ = load_policy(str(tmp_path / "adapters"), device="cpu")
     torch.testing.assert_close(logps(loaded), logps(model), atol=0, rtol=0)
+
+
+def test_a_new_head_that_the_adapters_do_not_hold_is_saved_under_them(tokenizer, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    reward, _ = load_reward_model("pocket-world", device="cpu")  # a name that stands for no reward head
+    reward = get_peft_model(reward, LoraConfig(r=4, target_modules=["q_proj"])).eval()
+    save_pretrained(reward, tokenizer, tmp_path)
+    loaded, _ = load_reward_model(str(tmp_path), device="cpu")
+    rewards = [sequence_rewards(model, IDS, torch.ones_like(IDS)) for model in (reward, loaded)]
+    torch.testing.assert_close(*rewards, atol=0, rtol=0)
