@@ -183,6 +183,8 @@ def test_only_the_assistant_s_turns_count(spoken):
 
 def test_sides_that_part_at_the_user_s_turn_count_the_assistant_s_words_alone(spoken):
     tokenizer, _ = spoken
+    if "loop.last" in tokenizer.chat_template:
+        pytest.skip("this template takes the thought out of an answer once a question follows it")
     record = {
         "prompt": DIALOGUE[:2],
         "chosen": [user("is it blue?"), says("yes")],

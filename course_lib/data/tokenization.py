@@ -36,13 +36,18 @@ class Encoded(NamedTuple):
 def encode_row(record: dict, tokenizer) -> list[Encoded]:
     """All completions of a record, each with its prompt: chosen and rejected of a pair, one otherwise."""
     tools = record.get("tools")
-    if "chosen" in record and "rejected" in record:
+    if {"prompt", "chosen", "rejected"} <= record.keys():
         return _encode_completions(record["prompt"], [record["chosen"], record["rejected"]], tokenizer, tools)
-    if "completion" in record:
+    if "completion" in record and "prompt" in record:
         return _encode_completions(record["prompt"], [record["completion"]], tokenizer, tools)
     if "text" in record:
         return [encode_text(record["text"], tokenizer)]
-    return [Encoded(encode_prompt(record["prompt"], tokenizer, tools=tools), [])]
+    if "prompt" in record:
+        return [Encoded(encode_prompt(record["prompt"], tokenizer, tools=tools), [])]
+    raise ValueError(
+        f"a record with the keys {', '.join(map(repr, record)) or 'none'} cannot be encoded; it needs 'prompt' with "
+        "'chosen' and 'rejected', or with 'completion', or alone; or 'text'"
+    )
 
 
 def encode_text(text: str, tokenizer) -> Encoded:

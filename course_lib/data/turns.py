@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ def is_messages(value) -> bool:
     return isinstance(value, list)
 
 
-def render(prompt, tokenizer, *, tools: list | None = None, answer_next: bool = False) -> str:
+def render(prompt, tokenizer, *, tools: list | str | None = None, answer_next: bool = False) -> str:
     """The text of a prompt: a string as it is, messages by the chat template.
 
     Raises:
@@ -48,7 +49,7 @@ def render(prompt, tokenizer, *, tools: list | None = None, answer_next: bool = 
             "course_lib.load_policy, which sets a plain one, or give prompts and completions as strings"
         )
     messages = [{**message, "content": message.get("content") or ""} for message in prompt]
-    options = {} if tools is None else {"tools": tools}
+    options = {"tools": json.loads(tools) if isinstance(tools, str) else tools} if tools else {}
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_next, **options)
 
 
