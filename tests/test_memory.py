@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from memory_truth import measure_step, measure_trainer
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -27,6 +26,7 @@ from transformers import (
 )
 
 from course_lib import estimate_memory
+from course_lib.memory.measured import measure_step, measure_trainer
 from course_lib.sizing import ARCHITECTURES, GB, architecture_of
 from course_lib.sizing.settings import CHOICES
 from course_lib.trainers import KTOTrainer, PreferenceTrainer, RewardTrainer, SFTTrainer

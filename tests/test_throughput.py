@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from course_lib.memory.speed_claims import (
+from course_lib.claims.reported_speed import (
     audit_reported,
     compared_methods,
     decoding_speed,

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import pandas as pd
 
+from course_lib.claims.judging import DEPENDS, HOLDS, IN_PART, REFUTED, Claim, Judgement, of_parts
+from course_lib.claims.reported_memory import LEAN, REPORTED_PEAKS, fewest_gpus, reported_grid, serving
 from course_lib.memory import estimate_memory
-from course_lib.memory.memory_claims import LEAN, REPORTED_PEAKS, fewest_gpus, reported_grid, serving
 from course_lib.sizing import GPUS
 
-LESSON = "[13](notebooks/13_memory.ipynb)"
 MODEL = "llama-3-8b"
 STEPS = {"all kept": {}, "checkpointed, logits chunked": LEAN}
-
-
-def outcome_of(checks: list[bool]) -> str:
-    return "holds" if all(checks) else "holds in part" if any(checks) else "refuted"
 
 
 def gb(size: float) -> str:
     return f"{size / 1e9:.4g} GB"
 
 
-def twelve_bytes() -> tuple[str, str]:
+def twelve_bytes() -> Judgement:
     dpo, ppo = (estimate_memory(8e9, method).states for method in ("dpo", "ppo"))
     real_dpo, real_ppo = (estimate_memory(MODEL, method).states for method in ("dpo", "ppo"))
-    return outcome_of([dpo == 112e9, ppo == 2 * dpo, abs(real_ppo / real_dpo - 2) < 0.01]), (
+    return Judgement(
+        of_parts([dpo == 112e9, ppo == 2 * dpo, abs(real_ppo / real_dpo - 2) < 0.01]),
         f"four models of 8e9 parameters: {gb(dpo)} and {gb(ppo)}; Llama-3-8B, whose critic and reward model have no "
         f"LM head: {gb(real_dpo)} and {gb(real_ppo)}, {real_ppo / real_dpo:.2f} times; "
-        "activations, logits and the update's intermediates come on top"
+        "activations, logits and the update's intermediates come on top",
     )
 
 
@@ -46,11 +43,11 @@ def without_reference(**more) -> dict[str, float]:
     return saved
 
 
-def simpo_saves() -> tuple[str, str]:
+def simpo_saves() -> Judgement:
     saved = without_reference()
     inside = [0.3 <= share <= 0.5 for share in saved.values()]
     listed = ", ".join(f"{share:.0%} ({name})" for name, share in saved.items())
-    return outcome_of(inside), f"of the whole peak, Llama-3-8B, a pair of 1,024 tokens: {listed}"
+    return Judgement(of_parts(inside), f"of the whole peak, Llama-3-8B, a pair of 1,024 tokens: {listed}")
 
 
 def in_base_models() -> dict[str, tuple[float, float]]:
@@ -63,11 +60,11 @@ def in_base_models() -> dict[str, tuple[float, float]]:
     return {name: tuple(sizes) for name, sizes in held.items()}
 
 
-def counting_models() -> tuple[str, str]:
+def counting_models() -> Judgement:
     units = in_base_models()
     checks = [round(ppo) == 4 and round(dpo) == 2 for ppo, dpo in units.values()]
     listed = "; ".join(f"{name} {ppo:.3g} and {dpo:.3g}" for name, (ppo, dpo) in units.items())
-    return outcome_of(checks), f"PPO and DPO in units of the base model's 16-bit weights: {listed}"
+    return Judgement(of_parts(checks), f"PPO and DPO in units of the base model's 16-bit weights: {listed}")
 
 
 ARRANGEMENTS = {  # what PPO is asked, what DPO is asked
@@ -88,26 +85,27 @@ def state_ratios() -> dict[str, float]:
     }
 
 
-def counting_bytes() -> tuple[str, str]:
+def counting_bytes() -> Judgement:
     ratios = state_ratios()
     near = [abs(ratio / 2 - 1) < 0.1 for ratio in ratios.values()]
-    outcome = "depends on the arrangement" if any(near) and not all(near) else outcome_of(near)
+    verdict = of_parts(near, mixed=DEPENDS + "arrangement")
     listed = ", ".join(f"{ratio:.2f} ({name})" for name, ratio in ratios.items())
-    return outcome, f"bytes of PPO's states over DPO's, Llama-3-8B: {listed}"
+    return Judgement(verdict, f"bytes of PPO's states over DPO's, Llama-3-8B: {listed}")
 
 
-def adapters_off() -> tuple[str, str]:
+def adapters_off() -> Judgement:
     frozen = estimate_memory(MODEL, "dpo", lora_rank=16).architecture.parameters() * 2
     lora = {how: estimate_memory(MODEL, "dpo", lora_rank=16, **step) for how, step in STEPS.items()}
     states = lora["all kept"].states / frozen
     peaks = {how: found.peak / frozen for how, found in lora.items()}
     listed = ", ".join(f"{times:.2f} ({how})" for how, times in peaks.items())
-    return outcome_of([states < 1.1, *(times < 1.1 for times in peaks.values())]), (
-        f"in frozen models of {gb(frozen)}: states {states:.2f} at r = 16; peak of one pair of 1,024 tokens {listed}"
+    return Judgement(
+        of_parts([states < 1.1, *(times < 1.1 for times in peaks.values())]),
+        f"in frozen models of {gb(frozen)}: states {states:.2f} at r = 16; peak of one pair of 1,024 tokens {listed}",
     )
 
 
-def zero_three() -> tuple[str, str]:
+def zero_three() -> Judgement:
     pair = {"sequence_length": 2048}
     one, many = (estimate_memory(MODEL, "dpo", **pair, **more) for more in ({}, {"zero_stage": 3, "gpus": 64}))
     checks = [abs(part * 64 / whole - 1) < 0.1 for part, whole in ((many.states, one.states), (many.peak, one.peak))]
@@ -116,9 +114,10 @@ def zero_three() -> tuple[str, str]:
         naive = -int(-one.states // GPUS[gpu].memory)
         kept, lean = (fewest_gpus(MODEL, "dpo", gpu, **pair, **step) for step in STEPS.values())
         counts.append(f"{gpu} {kept} with all kept, {lean} checkpointed, where division says {naive}")
-    return outcome_of(checks), (
+    return Judgement(
+        of_parts(checks),
         f"one pair of 2,048 tokens a GPU, 64 ways: of states of {gb(one.states)} each holds {gb(many.states)}, of the "
-        f"peak of {gb(one.peak)} {gb(many.peak)}; fewest that fit: {'; '.join(counts)}"
+        f"peak of {gb(one.peak)} {gb(many.peak)}; fewest that fit: {'; '.join(counts)}",
     )
 
 
@@ -134,16 +133,17 @@ def qlora_peaks(quantization: str | None = "nf4") -> dict[str, tuple[float, str]
     return found
 
 
-def consumer_gpus() -> tuple[str, str]:
+def consumer_gpus() -> Judgement:
     four, sixteen = qlora_peaks(), qlora_peaks(None)
     listed = "; ".join(f"{model} {gb(size)} ({gpu}), LoRA in bf16 {gb(sixteen[model][0])} ({sixteen[model][1]})"
                        for model, (size, gpu) in four.items())  # fmt: skip
-    return outcome_of([gpu in CONSUMER for _, gpu in four.values()]), (
-        f"QLoRA DPO on one pair of 1,024 tokens, and the smallest consumer GPU: {listed}"
+    return Judgement(
+        of_parts([gpu in CONSUMER for _, gpu in four.values()]),
+        f"QLoRA DPO on one pair of 1,024 tokens, and the smallest consumer GPU: {listed}",
     )
 
 
-def verbose(short: int = 250, long: int = 1000) -> tuple[str, str]:
+def verbose(short: int = 250, long: int = 1000) -> Judgement:
     checks, figures = [], []
     for gpu in ("A100-80GB", "H100-80GB"):
         table = serving(MODEL, gpu, replies=(short, long))
@@ -151,18 +151,20 @@ def verbose(short: int = 250, long: int = 1000) -> tuple[str, str]:
         checks += [slower > 1.05, alone > 1.05]
         figures.append(f"{gpu}: {table['fit'][short]} sequences fit, then {table['fit'][long]}, and tokens a second "
                        f"fall {slower:.2f} times, of a sequence alone {alone:.2f} times")  # fmt: skip
-    return outcome_of(checks), f"replies of {short} and of {long} tokens, by the roofline; {'; '.join(figures)}"
+    figure = f"replies of {short} and of {long} tokens, by the roofline; {'; '.join(figures)}"
+    return Judgement(of_parts(checks), figure)
 
 
-def reported() -> tuple[str, str]:
+def reported() -> Judgement:
     grid = reported_grid(MODEL)
     errors = (grid / pd.Series(REPORTED_PEAKS) - 1).abs()
     alone, together = errors.min(), errors.max(axis=1)
-    outcome = "holds" if together.min() < 0.1 else "holds in part" if (alone < 0.1).all() else "refuted"
+    outcome = HOLDS if together.min() < 0.1 else IN_PART if (alone < 0.1).all() else REFUTED
     sharded = together.xs("sharded", level="frozen models")
-    return outcome, (
+    return Judgement(
+        outcome,
         f"each figure alone is within {alone.max():.1%} of one of {len(grid)} settings; all four together, at equal "
-        f"tokens a GPU, within {together.min():.0%} at best ({sharded.min():.0%} where everything is sharded)"
+        f"tokens a GPU, within {together.min():.0%} at best ({sharded.min():.0%} where everything is sharded)",
     )
 
 
@@ -185,25 +187,93 @@ def four_against_two() -> dict[str, tuple[int, int]]:
     }
 
 
-def a100s() -> tuple[str, str]:
+def a100s() -> Judgement:
     counts = four_against_two()
     same = [pair == (4, 2) for pair in counts.values()]
-    outcome = "depends on the settings" if any(same) and not all(same) else outcome_of(same)
-    return outcome, "fewest A100 for PPO and DPO, Llama-2-7B under ZeRO-3: " + ", ".join(
-        f"{ppo} and {dpo} ({name})" for name, (ppo, dpo) in counts.items()
-    )
+    listed = ", ".join(f"{ppo} and {dpo} ({name})" for name, (ppo, dpo) in counts.items())
+    verdict = of_parts(same, mixed=DEPENDS + "settings")
+    return Judgement(verdict, f"fewest A100 for PPO and DPO, Llama-2-7B under ZeRO-3: {listed}")
 
 
-BOTH = "[06](notebooks/06_ipo_kto_simpo.ipynb), " + LESSON
 CLAIMS = [
-    ("M1: 8B at 12 bytes a parameter: DPO 112 GB, PPO 224 GB, exactly twice", twelve_bytes, LESSON),
-    ("M2: SimPO needs 30-50% less memory than DPO", simpo_saves, BOTH),
-    ("M3: PPO needs about 4 times the base model, DPO about twice", counting_models, LESSON),
-    ("M4: counted in bytes with optimiser states, PPO needs twice what DPO does", counting_bytes, LESSON),
-    ("M5: LoRA DPO with the adapters off as reference costs almost one frozen model", adapters_off, LESSON),
-    ("M6: ZeRO-3 spreads the 112 GB over GPUs", zero_three, LESSON),
-    ("M7: QLoRA makes alignment of large models fit consumer GPUs", consumer_gpus, LESSON),
-    ("M8: a verbose model costs KV cache in serving, and so throughput", verbose, LESSON),
-    ("M9: reported peaks of an H100, 8B: PPO 76.2, DPO 48.5, with LoRA 24.1, SimPO 18.9 GB", reported, LESSON),
-    ("M10: 4 A100 for 7B RLHF, 2 for DPO", a100s, LESSON),
+    Claim(
+        "M1",
+        "M1: 8B at 12 bytes a parameter: DPO 112 GB, PPO 224 GB, exactly twice",
+        "A",
+        "8e9 parameters give these figures, and so does Llama-3-8B, to a percent",
+        twelve_bytes,
+        ("13",),
+    ),
+    Claim(
+        "M2",
+        "M2: SimPO needs 30-50% less memory than DPO",
+        "A",
+        "in all arrangements of reference, LoRA and activations SimPO's peak is 30 to 50% lower",
+        simpo_saves,
+        ("06", "13"),
+    ),
+    Claim(
+        "M3",
+        "M3: PPO needs about 4 times the base model, DPO about twice",
+        "B",
+        "to the nearest whole number, in weights alone, with all weights trained, and with LoRA",
+        counting_models,
+        ("13",),
+    ),
+    Claim(
+        "M4",
+        "M4: counted in bytes with optimiser states, PPO needs twice what DPO does",
+        "A",
+        "the ratio of states is within 10% of 2 in all arrangements of critic, reward, reference and LoRA",
+        counting_bytes,
+        ("13",),
+    ),
+    Claim(
+        "M5",
+        "M5: LoRA DPO with the adapters off as reference costs almost one frozen model",
+        "A",
+        "states and peak, with activations kept and not, are at most 1.1 times one frozen model",
+        adapters_off,
+        ("13",),
+    ),
+    Claim(
+        "M6",
+        "M6: ZeRO-3 spreads the 112 GB over GPUs",
+        "A",
+        "of states and of the peak each of 64 GPUs holds a 64th, to 10%",
+        zero_three,
+        ("13",),
+    ),
+    Claim(
+        "M7",
+        "M7: QLoRA makes alignment of large models fit consumer GPUs",
+        "C",
+        "a DPO step on one pair of models of 3 to 70 billion parameters fits one of four consumer GPUs",
+        consumer_gpus,
+        ("13",),
+    ),
+    Claim(
+        "M8",
+        "M8: a verbose model costs KV cache in serving, and so throughput",
+        "A",
+        "replies four times as long cost more than 5% of the tokens a second, of a full GPU and of one sequence",
+        verbose,
+        ("13",),
+    ),
+    Claim(
+        "M9",
+        "M9: reported peaks of an H100, 8B: PPO 76.2, DPO 48.5, with LoRA 24.1, SimPO 18.9 GB",
+        "A",
+        "one setting gives all four within 10%; in part if each alone is within 10% of some setting",
+        reported,
+        ("13",),
+    ),
+    Claim(
+        "M10",
+        "M10: 4 A100 for 7B RLHF, 2 for DPO",
+        "B",
+        "the fewest GPUs are 4 and 2 in all five settings",
+        a100s,
+        ("13",),
+    ),
 ]

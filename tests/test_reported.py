@@ -2,8 +2,8 @@
 
 import pytest
 
+from course_lib.claims.reported_memory import REPORTED_PEAKS, fewest_gpus, method_peaks, reported_grid, serving
 from course_lib.memory import estimate_memory
-from course_lib.memory.memory_claims import REPORTED_PEAKS, fewest_gpus, method_peaks, reported_grid, serving
 from course_lib.sizing import ARCHITECTURES, GB, GPUS
 
 

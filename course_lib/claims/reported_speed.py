@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
+import pandas as pd
+
 from course_lib.sizing import phases
 from course_lib.sizing.architectures import architecture_of
 from course_lib.sizing.settings import PAIRWISE, SpeedSettings, roles_of
@@ -46,8 +48,6 @@ def phase_seconds(estimates: Mapping[str, ThroughputEstimate], *, tokens: float 
 
     It is what `course_lib.figures.time_bars` draws.
     """
-    import pandas as pd  # half a second to import
-
     rows = {
         method: {name: phase.seconds * tokens / found.tokens for name, phase in found.phases.items()}
         for method, found in estimates.items()
@@ -63,8 +63,6 @@ def speed_ratios(model="llama-3-8b", **settings):
         a DataFrame: "reported"; "roofline"; "decoding free", where sampling costs nothing at all; and "FLOPs", the
         passes' arithmetic alone: what equal utilisation of the peak allows.
     """
-    import pandas as pd  # half a second to import
-
     found = compared_methods(model, **settings)
     speeds = {
         "reported": {name: speed for name, (speed, _) in REPORTED.items()},
@@ -89,8 +87,6 @@ def audit_reported(model="llama-3-8b", **settings):
         "roofline" tokens/s at the utilisation in `settings`; and "utilisation", the share of the peak that the
         method's FLOPs reach at the reported speed.
     """
-    import pandas as pd  # half a second to import
-
     rows = {}
     for name, found in compared_methods(model, **{"gpus": 64, "zero_stage": 3} | settings).items():
         speed, hours = REPORTED[name]
@@ -107,8 +103,6 @@ def decoding_speed(model="llama-3-8b", *, batches: Sequence[int] = (1, 2, 4, 8, 
         a DataFrame, a row a batch size: FLOPs a byte ("intensity"), the "ridge" that they would have to reach,
         "tokens/s", and the "bound".
     """
-    import pandas as pd  # half a second to import
-
     rows = {}
     for batch in batches:
         found = estimate_throughput(model, "rloo", batch_size=batch, **settings)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from course_lib import exact
+from course_lib.claims.judging import HOLDS, IN_PART, Claim, Judgement, of_parts
 from course_lib.losses import dpo_loss, ipo_loss
 
 
@@ -27,7 +28,7 @@ def dpo_minimiser(ref: Tensor, rewards: Tensor, *, beta: float) -> Tensor:
     return exact.minimise(lambda logps: pair_objective(logps, ref, labels, beta=beta), ref)
 
 
-def regularisers(beta: float = 0.5) -> tuple[str, str]:
+def regularisers(beta: float = 0.5) -> Judgement:
     same, held = [], {"IPO": [], "DPO": []}
     for ref, rewards in exact_worlds():
         best, dpo = exact.optimal_policy(ref, rewards, beta=beta), dpo_minimiser(ref, rewards, beta=beta)
@@ -37,16 +38,15 @@ def regularisers(beta: float = 0.5) -> tuple[str, str]:
         for name, loss in (("IPO", ipo_loss), ("DPO", dpo_loss)):
             near, far = (pair_objective(ref + k * log_ratios, ref, certain, loss=loss, beta=beta) for k in (1, 10))
             held[name].append((far > near).item())
-    parts = [*same, *held["IPO"], *held["DPO"]]
-    outcome = "holds" if all(parts) else "holds in part" if any(parts) else "refuted"
-    return outcome, (
+    return Judgement(
+        of_parts([*same, *held["IPO"], *held["DPO"]]),
         f"of {len(same)} exact worlds, DPO ends at RLHF's KL in {sum(same)} where labels have Bradley-Terry's doubt; "
         f"where labels never err, ten times the log-ratios raise IPO's loss in {sum(held['IPO'])} and DPO's in "
-        f"{sum(held['DPO'])}"
+        f"{sum(held['DPO'])}",
     )
 
 
-def baked_in(beta: float = 0.5) -> tuple[str, str]:
+def baked_in(beta: float = 0.5) -> Judgement:
     readable, lost = [], []
     edit = torch.eye(6, dtype=torch.float64)[0]
     for ref, rewards in exact_worlds():
@@ -56,15 +56,30 @@ def baked_in(beta: float = 0.5) -> tuple[str, str]:
         readable.append(torch.allclose(edited, target, rtol=0, atol=1e-6))
         error = beta * dpo - rewards
         lost.append((error - error.mean()).abs().max().item())
-    return "holds in part" if any(readable) else "holds", (
+    return Judgement(
+        IN_PART if any(readable) else HOLDS,
         f"RLHF's optimum needs the new reward alone; but in {sum(readable)} of {len(readable)} exact worlds DPO's "
         f"reward was read out of policy and reference, edited, and gave the same optimum; without the reference the "
-        f"read-out errs by {min(lost):.1f} to {max(lost):.1f} reward units"
+        f"read-out errs by {min(lost):.1f} to {max(lost):.1f} reward units",
     )
 
 
-LESSON = "[03](notebooks/03_the_objective_both_share.ipynb)"
 CLAIMS = [
-    ("P4, for PPO, DPO, IPO: an explicit KL, an implicit KL, a squared pull regularise", regularisers, LESSON),
-    ("P7: the reward can be swapped alone; DPO's preferences are baked in", baked_in, LESSON),
+    Claim(
+        "P4a",
+        "P4, for PPO, DPO, IPO: an explicit KL, an implicit KL, a squared pull regularise",
+        "A",
+        "in each exact world DPO ends at the KL of RLHF's optimum, and where labels never err, moving on from IPO's "
+        "optimum raises the loss of IPO and of DPO",
+        regularisers,
+        ("03",),
+    ),
+    Claim(
+        "P7",
+        "P7: the reward can be swapped alone; DPO's preferences are baked in",
+        "B",
+        "holds if in no exact world the reward can be read out of DPO's policy and reference and edited",
+        baked_in,
+        ("03",),
+    ),
 ]

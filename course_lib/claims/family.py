@@ -1,20 +1,20 @@
-"""Claims of lesson 06: by autograd, and from results/family.json."""
+"""Claims of lesson 06: by autograd, and from the results of `experiments/family.py`."""
 
 from __future__ import annotations
 
 from statistics import fmean
 
 import torch
-from results_io import seeds
 
+from course_lib.claims.judging import HOLDS, IN_PART, OPEN, REFUTED, Claim, Judgement, by_interval, of_parts
+from course_lib.claims.results import seeds
 from course_lib.evaluation import paired_interval
 from course_lib.losses import kto_loss, simpo_loss
 
-LESSON = "[06](notebooks/06_ipo_kto_simpo.ipynb)"
 NAMES = {"dpo": "DPO", "kto": "KTO", "ipo": "IPO", "simpo": "SimPO"}
 
 
-def regularisers(beta: float = 0.1, flipped: float = 0.3) -> tuple[str, str]:
+def regularisers(beta: float = 0.1, flipped: float = 0.3) -> Judgement:
     h = torch.tensor([50.0], dtype=torch.float64, requires_grad=True)
     thumbs, ref, length = torch.tensor([True, False]), torch.zeros(2, dtype=torch.float64), torch.tensor([20])
     losses = {
@@ -26,11 +26,11 @@ def regularisers(beta: float = 0.1, flipped: float = 0.3) -> tuple[str, str]:
         for labels, share in (("certain labels", 0.0), (f"{flipped:.0%} flipped", flipped)):
             (slope,) = torch.autograd.grad((1 - share) * loss(h) + share * loss(-h), h)
             held[f"{name}, {labels}"] = slope.item() > 0
-    outcome = "holds" if all(held.values()) else "holds in part" if any(held.values()) else "refuted"
     back = [case for case, is_held in held.items() if is_held]
-    return outcome, (
+    return Judgement(
+        of_parts(held.values()),
         f"a policy whose difference of log-ratios is {h.item():.0f} nats is pulled back in {len(back)} of {len(held)} "
-        f"cases: {'; '.join(back) or 'none'}"
+        f"cases: {'; '.join(back) or 'none'}",
     )
 
 
@@ -43,16 +43,16 @@ def lost(method: str) -> list[float]:
     return [a - b for a, b in zip(column("clean", method), column("noisy", method), strict=True)]
 
 
-def noise_order() -> tuple[str, str]:
+def noise_order() -> Judgement:
     claimed = [("dpo", "kto"), ("dpo", "ipo"), ("dpo", "simpo"), ("kto", "ipo"), ("kto", "simpo")]
     level = 1 - 0.05 / len(claimed)
     found = [paired_interval(lost(more), lost(less), confidence=level) for more, less in claimed]
     seen, turned = sum(low > 0 for _, low, _ in found), sum(high < 0 for _, _, high in found)
-    outcome = "holds" if seen == len(found) else "holds in part" if seen else "refuted" if turned else "open"
     means = ", ".join(f"{NAMES[m]} {fmean(lost(m)):.2f}" for m in ("dpo", "kto", "ipo", "simpo"))
-    return outcome, (
+    return Judgement(
+        HOLDS if seen == len(found) else IN_PART if seen else REFUTED if turned else OPEN,
         f"gold reward lost to 30% flipped labels: {means}; of the {len(found)} orderings that this claims, "
-        f"{len(seeds('family'))} seeds show {seen}, and {turned} the other way round; so few show large ones only"
+        f"{len(seeds('family'))} seeds show {seen}, and {turned} the other way round; so few show large ones only",
     )
 
 
@@ -67,31 +67,61 @@ def grows(method: str) -> tuple[float, float, float]:
     return paired_interval(longer(method), [0.0] * len(longer(method)))
 
 
-def learns_length() -> tuple[str, str]:
+def learns_length() -> Judgement:
     mean, low, high = grows("dpo")
-    outcome = "holds" if low > 0 else "refuted" if high < 0 else "open"
-    return outcome, f"labels that like length change DPO's replies by {mean:+.1f} tokens ({low:+.1f} to {high:+.1f})"
+    figure = f"labels that like length change DPO's replies by {mean:+.1f} tokens ({low:+.1f} to {high:+.1f})"
+    return Judgement(by_interval(low, high), figure)
 
 
-def normalisation_cures() -> tuple[str, str]:
+def normalisation_cures() -> Judgement:
     normalised = ("simpo", "dpo-mean")
     still_grows = [grows(method)[1] > 0 for method in normalised]
     grows_less = [paired_interval(longer("dpo"), longer(method))[1] > 0 for method in normalised]
     cured = [less and not grows for less, grows in zip(grows_less, still_grows, strict=True)]
-    outcome = "holds" if all(cured) else "holds in part" if any(cured) else "refuted" if all(still_grows) else "open"
     methods = ("simpo", "dpo", "dpo-mean", "ipo", "kto", "length-dpo")
     means = {method: f"{fmean(longer(method)):+.1f}" for method in methods}
-    return outcome, (
+    return Judgement(
+        HOLDS if all(cured) else IN_PART if any(cured) else REFUTED if all(still_grows) else OPEN,
         f"tokens a reply under the same labels: SimPO {means['simpo']}, DPO {means['dpo']}; SimPO differs in more than "
         f"normalisation, and its nearest control, DPO on token means at ten times the beta, gives {means['dpo-mean']} "
         f"(KL {fmean(column('long', 'dpo-mean', 'kl')):.1f}, DPO's {fmean(column('long', 'dpo', 'kl')):.1f} nats); "
-        f"IPO {means['ipo']}, KTO {means['kto']}, DPO with a length penalty {means['length-dpo']}"
+        f"IPO {means['ipo']}, KTO {means['kto']}, DPO with a length penalty {means['length-dpo']}",
     )
 
 
 CLAIMS = [
-    ("P4, for KTO and SimPO: a saturating utility, a length-normalised margin regularise", regularisers, LESSON),
-    ("R2, first half: DPO learns that longer is better when the data leans that way", learns_length, LESSON),
-    ("R2, second half: length normalisation removes that", normalisation_cures, LESSON),
-    ("R3, without PPO: noise hurts DPO much, KTO moderately, IPO and SimPO little", noise_order, LESSON),
+    Claim(
+        "P4b",
+        "P4, for KTO and SimPO: a saturating utility, a length-normalised margin regularise",
+        "A",
+        "the loss pulls a policy back whose difference of log-ratios is 50 nats, for certain labels and with 30% "
+        "flipped",
+        regularisers,
+        ("06",),
+    ),
+    Claim(
+        "R2a",
+        "R2, first half: DPO learns that longer is better when the data leans that way",
+        "A",
+        "the interval over seeds of the tokens that such labels add to DPO's replies lies above 0",
+        learns_length,
+        ("06",),
+    ),
+    Claim(
+        "R2b",
+        "R2, second half: length normalisation removes that",
+        "A",
+        "SimPO, and DPO on token means, grow clearly less than DPO, and not clearly at all; refuted if both clearly "
+        "grow",
+        normalisation_cures,
+        ("06",),
+    ),
+    Claim(
+        "R3",
+        "R3, without PPO: noise hurts DPO much, KTO moderately, IPO and SimPO little",
+        "A",
+        "the intervals of all five differences of losses, at 95% together, lie above 0",
+        noise_order,
+        ("06",),
+    ),
 ]

@@ -7,27 +7,27 @@ from itertools import product
 
 import pandas as pd
 
-from course_lib.memory.speed_claims import audit_reported, speed_ratios, turning_batch
+from course_lib.claims.judging import DEPENDS, HOLDS, IN_PART, REFUTED, Claim, Judgement, of_parts
+from course_lib.claims.reported_speed import audit_reported, speed_ratios, turning_batch
 from course_lib.sizing import CONTEXT_BYTES, architecture_of, gpu_named
 from course_lib.speed import estimate_throughput
 
-LESSON = "[14](notebooks/14_speed_and_scale.ipynb)"
 NODES = {"gpus": 64, "zero_stage": 3, "gradient_checkpointing": True}  # 8 nodes of 8 H100
 TOGETHER = (8, 16, 32, 64, 128, 256)  # replies that a GPU decodes together
 TRAINED_ON = ("A100-80GB", "H100-80GB", "H200-141GB", "B200-180GB", "MI300X-192GB")
 
 
-def reported_table() -> tuple[str, str]:
+def reported_table() -> Judgement:
     table = audit_reported(accumulation=8, **NODES)  # PPO decodes 64 replies together
     tokens, used, speed = table["million tokens"], table["utilisation"], table["tokens/s"]
     most, reported = most_by_dropping_the_reference(), speed["SimPO"] / speed["DPO"]
     fits = [tokens.max() < 1.05 * tokens.min(), (speed <= table["roofline"]).all(), reported <= most]
-    outcome = "holds" if all(fits) else "holds in part" if any(fits) else "refuted"
-    return outcome, (
+    return Judgement(
+        of_parts(fits),
         f"{(speed <= table['roofline']).sum()} of {len(table)} speeds lie under their roofline ({used.min():.0%} to "
         f"{used.max():.0%} of an H100's peak); but SimPO is reported {reported:.2f} times as fast as DPO, where "
         f"dropping the reference allows {most:.2f} at most; speed times hours is {tokens.drop('PPO').min():.0f} to "
-        f"{tokens.drop('PPO').max():.0f} million tokens a GPU for three methods, and {tokens['PPO']:.0f} for PPO"
+        f"{tokens.drop('PPO').max():.0f} million tokens a GPU for three methods, and {tokens['PPO']:.0f} for PPO",
     )
 
 
@@ -47,23 +47,23 @@ def leads(critic: str) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def lead_of_dpo() -> tuple[str, str]:
+def lead_of_dpo() -> Judgement:
     lead = leads("separate").roofline
     inside = lead.between(2, 3)
-    outcome = "holds" if inside.all() else "depends on the batch" if inside.any() else "refuted"
     listed = ", ".join(f"{x:.1f} times ({n} replies)" for n, x in lead.items())
-    return outcome, f"64 H100, a critic of its own, by how many replies a GPU decodes together: {listed}"
+    figure = f"64 H100, a critic of its own, by how many replies a GPU decodes together: {listed}"
+    return Judgement(of_parts(inside, mixed=DEPENDS + "batch"), figure)
 
 
-def because_it_never_decodes() -> tuple[str, str]:
+def because_it_never_decodes() -> Judgement:
     free = {critic: leads(critic)["decoding free"] for critic in ("separate", "shared")}
     gain = leads("separate").roofline / free["separate"]
     alone, adds = all(f.max() < 1.1 for f in free.values()), gain.max() > 1.1
-    outcome = "holds" if alone else "holds in part" if adds else "refuted"
-    return outcome, (
+    return Judgement(
+        HOLDS if alone else IN_PART if adds else REFUTED,
         f"if sampling cost nothing, DPO would still lead {span(free['separate'])}, because PPO trains a critic and "
         f"asks a reward model too ({span(free['shared'])} where actor and critic share a body); sampling multiplies "
-        f"that by {gain.min():.1f} to {gain.max():.1f}, the more the fewer replies are decoded together"
+        f"that by {gain.min():.1f} to {gain.max():.1f}, the more the fewer replies are decoded together",
     )
 
 
@@ -84,26 +84,54 @@ def bounds(model: str = "llama-3-8b") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def what_bounds() -> tuple[str, str]:
+def what_bounds() -> Judgement:
     found = bounds()
     decoding = found["rollout decoding"] == "bandwidth"
     training = (found[["policy forward", "backward"]] == "arithmetic").all(axis=1)
-    outcome = (
-        "holds" if decoding.all() and training.all() else "holds in part" if any([*decoding, *training]) else "refuted"
-    )
     step = "also" if (found["optimizer"] == "bandwidth").all() else "not always"
     turns = {n: turning_batch(context=n) for n in (2, 256, 1024)}
-    return outcome, (
+    return Judgement(
+        of_parts([*decoding, *training]),
         f"of {len(found)} cases on five GPUs, decoding is bound by bandwidth in {decoding.sum()}, passes with "
         f"gradients by arithmetic in {training.sum()}; the optimiser's step is {step} bound by bandwidth; at 40% of an "
         f"H100's arithmetic and 70% of its bandwidth decoding turns at {turns[2]} sequences of two tokens, at "
-        f"{turns[256]} of 256, and at {turns[1024] if turns[1024] < float('inf') else 'no number'} of 1,024"
+        f"{turns[256]} of 256, and at {turns[1024] if turns[1024] < float('inf') else 'no number'} of 1,024",
     )
 
 
 CLAIMS = [
-    ("S1: reported speeds and hours of four methods agree with one another and a roofline", reported_table, LESSON),
-    ("S2, its size: DPO trains 2-3 times as many tokens a second as PPO", lead_of_dpo, LESSON),
-    ("S2, its reason: because it never decodes", because_it_never_decodes, LESSON),
-    ("S3: decoding is bound by memory bandwidth, training by arithmetic", what_bounds, LESSON),
+    Claim(
+        "S1",
+        "S1: reported speeds and hours of four methods agree with one another and a roofline",
+        "A",
+        "all four read equally many tokens, to 5%, lie under their roofline, and SimPO leads DPO by no more than "
+        "dropping the reference allows",
+        reported_table,
+        ("14",),
+    ),
+    Claim(
+        "S2a",
+        "S2, its size: DPO trains 2-3 times as many tokens a second as PPO",
+        "A",
+        "the roofline's ratio lies between 2 and 3 for all numbers of replies decoded together",
+        lead_of_dpo,
+        ("14",),
+    ),
+    Claim(
+        "S2b",
+        "S2, its reason: because it never decodes",
+        "A",
+        "holds if DPO leads by less than 1.1 times where sampling costs nothing; in part if sampling adds more than "
+        "that",
+        because_it_never_decodes,
+        ("14",),
+    ),
+    Claim(
+        "S3",
+        "S3: decoding is bound by memory bandwidth, training by arithmetic",
+        "A",
+        "in all cases that fit on five GPUs",
+        what_bounds,
+        ("14",),
+    ),
 ]

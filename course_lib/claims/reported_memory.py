@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from course_lib.memory.estimate import MemoryEstimate, estimate_memory
-from course_lib.memory.speed_claims import decoding_speed, on_equal_terms
+import pandas as pd
+
+from course_lib.claims.reported_speed import decoding_speed, on_equal_terms
+from course_lib.memory import MemoryEstimate, estimate_memory
 from course_lib.sizing.architectures import architecture_of
 from course_lib.sizing.hardware import CONTEXT_BYTES, GB, gpu_named
 
@@ -46,8 +48,6 @@ def serving(model="llama-3-8b", gpu: str = "H100-80GB", *, replies: Sequence[int
         a DataFrame, a row a length of reply: "cache MB" of one finished sequence; how many sequences "fit" beside the
         weights; "tokens/s" and "replies/s" of the full GPU; "tokens/s alone", of one sequence at a time.
     """
-    import pandas as pd  # half a second to import
-
     arch, rows = architecture_of(model), {}
     a_token = 2 * arch.layers * arch.keys * 2  # keys and values, two bytes each
     free = gpu_named(gpu).memory - CONTEXT_BYTES - 2 * arch.parameters()
@@ -71,8 +71,6 @@ def reported_grid(model="llama-3-8b", *, gpus: int = 64, sequences: Sequence[int
         a DataFrame of GB a GPU: a row a setting (sequences of 1,024 tokens a GPU, checkpointing, logits, precision,
         frozen models), a column a method.
     """
-    import pandas as pd  # half a second to import
-
     rows = {}
     for count, kept, logits, precision in product(
         sequences, ("kept", "recomputed"), ("full", "chunked"), ("bf16", "autocast")
