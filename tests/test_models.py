@@ -10,9 +10,10 @@ from conftest import tiny_llama
 from course_lib import PreferenceConfig, PreferenceTrainer, load_policy, load_reward_model, reference_of, sequence_logps
 from course_lib.data import collate_pairs
 from course_lib.data.tokenization import encode_row
-from course_lib.memory import architecture_of, estimate_memory
+from course_lib.memory import estimate_memory
 from course_lib.models import save_pretrained, sequence_rewards
 from course_lib.models.adapters import add_lora, share_in_4_bits
+from course_lib.sizing import architecture_of
 from course_lib.world import preference_records, user
 
 
