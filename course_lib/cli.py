@@ -44,14 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "doctor":
         return doctor()
     try:
-        status = (vram if options.command == "vram" else speed)(vars(options))
+        (vram if options.command == "vram" else speed)(vars(options))
         sys.stdout.flush()
-        return status
     except ValueError as error:
         its_parser.error(" ".join(str(error).split()))
     except BrokenPipeError:  # whoever reads, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return 0
 
 
 def _unknown(words: list[str], parser: argparse.ArgumentParser) -> str:
@@ -77,17 +76,16 @@ def lab(extra: list[str]) -> int:
     return subprocess.call(command, cwd=root)
 
 
-def vram(options: dict) -> int:
+def vram(options: dict) -> None:
     """Print a step's memory; `options` are `estimate_memory`'s, beside "json" and "command"."""
     from course_lib.memory import estimate_memory
 
     as_json, _ = options.pop("json"), options.pop("command")
     found = estimate_memory(options.pop("model"), options.pop("algorithm"), **options)
     print(json.dumps(found.to_dict(), indent=2) if as_json else found)
-    return 0
 
 
-def speed(options: dict) -> int:
+def speed(options: dict) -> None:
     """Print a step's time, and a run's cost if "examples" says how long it is; the rest as in `vram`."""
     from course_lib.speed import estimate_throughput
 
@@ -99,12 +97,11 @@ def speed(options: dict) -> int:
     cost = None if examples is None else found.cost(examples=examples, price_per_gpu_hour=price)
     if as_json:
         print(json.dumps(found.to_dict() | ({} if cost is None else {"cost": asdict(cost)}), indent=2))
-        return 0
+        return
     print(found)
     if cost:
         print(f"\n{examples:,.0f} examples: {cost.steps:,} steps, {cost.hours:.3g} hours, {cost.gpu_hours:,.4g} GPU "
               f"hours, {cost.money:,.2f} at {price:g} a GPU hour")  # fmt: skip
-    return 0
 
 
 def _add_estimate_options(parser: argparse.ArgumentParser, settings: type, without: Sequence[str] = ()) -> None:

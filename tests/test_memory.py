@@ -231,6 +231,13 @@ def test_the_tracker_sees_the_same_with_and_without_data():
     assert fake.peak == pytest.approx(real.peak, rel=2e-3)
 
 
+def test_logits_of_a_single_chunk_are_held_while_the_reference_reads():
+    config = LlamaConfig(**SMALL)
+    options = {"sequence_length": 256, "logits": "chunked", "gradient_checkpointing": True}
+    measured = measure_step(config, "dpo", **options).phases["reference forward"]
+    assert estimate_memory(config, "dpo", **options).phases["reference forward"] == pytest.approx(measured, rel=0.01)
+
+
 PROMPT, COMPLETION = 40, 23  # words; the end-of-sequence token is one more
 TRAINERS = {
     "sft": (SFTTrainer, "sft", {}, {}),

@@ -192,6 +192,12 @@ def test_an_optimizer_reads_and_writes_its_states():
     assert sharded.phases["optimizer"].seconds == pytest.approx(found.phases["optimizer"].seconds / 8)
 
 
+def test_ktos_baseline_reads_mismatched_replies_with_both_models():
+    found = estimate_throughput("llama-3-8b", "kto").phases
+    assert found["baseline forward"] == found["policy forward"]
+    assert found["reference forward"].flops == 2 * found["policy forward"].flops
+
+
 def test_accumulation_shares_one_optimizer_step():
     once, four = (estimate_throughput("llama-3-8b", "dpo", accumulation=k) for k in (1, 4))
     assert four.phases["optimizer"] == once.phases["optimizer"]
