@@ -11,6 +11,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "claims": (),
     "data": ("RecordError", "load_records"),
     "evaluation": (),
     "exact": (),

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from claims import CLAIMS
-from results_io import seeds
+
+from course_lib.claims import LEDGER, SOURCES, Claim, seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """# What articles claim, and what was measured here
@@ -21,17 +21,28 @@ Where a figure speaks of *exact worlds*, it is a sum over six replies with rando
 model. The claims on memory (M) and speed (S) are about models of billions: `course_lib.memory` counts them. Lesson 13
 holds its bytes against real steps; its seconds are arithmetic under a roofline, and none of them was timed on a GPU.
 
-| claim | verdict | figure | lesson |
-| --- | --- | --- | --- |
+Who says so: {sources}.
+
+| claim | who | verdict | figure | rule | lesson |
+| --- | --- | --- | --- | --- | --- |
 """
 
 
 def ledger() -> str:
-    rows = []
-    for claim, measure, lesson in CLAIMS:
-        outcome, figure = measure()
-        rows.append(f"| {claim} | {outcome} | {figure} | {lesson} |")
-    return HEADER + "\n".join(rows) + "\n"
+    sources = "; ".join(f"{letter} is {source}" for letter, source in SOURCES.items())
+    return HEADER.format(sources=sources) + "\n".join(map(row, LEDGER)) + "\n"
+
+
+def row(claim: Claim) -> str:
+    verdict, figure = claim.judge()
+    cells = (claim.text, claim.source, verdict, figure, claim.rule, ", ".join(map(link, claim.lessons)))
+    return f"| {' | '.join(cells)} |"
+
+
+def link(lesson: str) -> str:
+    """The lesson's number, as a link once the lesson exists."""
+    found = next((ROOT / "notebooks").glob(f"{lesson}_*.ipynb"), None)
+    return f"[{lesson}](notebooks/{found.name})" if found else lesson
 
 
 WORLD_HEADER = """# Pocket World in figures

@@ -1,4 +1,4 @@
-"""Reading and writing of experiment results: one JSON file an experiment, with the machine beside the figures."""
+"""Writing of experiment results, which `course_lib.claims` reads: one JSON file each, with the machine beside it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,6 @@ def _merged(earlier: dict, later: dict) -> dict:
     """The later values, with earlier ones where a table has no later; lists and numbers are never mixed."""
     both = {key for key in earlier.keys() & later.keys() if isinstance(earlier[key], dict)}
     return earlier | later | {key: _merged(earlier[key], later[key]) for key in both}
-
-
-def seeds(name: str) -> list[dict]:
-    """The seeds' results of an experiment."""
-    return json.loads((FOLDER / f"{name}.json").read_text())["seeds"]
-
-
-def verdict(outcomes: list[bool]) -> str:
-    """What a claim comes to if it may or may not show in each seed."""
-    return "holds" if all(outcomes) else "refuted" if not any(outcomes) else "depends on the seed"
 
 
 def machine() -> dict:

@@ -23,8 +23,9 @@ ALLOWED = {  # each room, and the rooms that it may import, in the order of the 
     "rewards": {"data", "logprobs", "models"},
     "evaluation": {"world", "data", "logprobs", "rollouts"},
     "sizing": set(),
-    "memory": {"sizing"},
-    "speed": {"sizing", "memory"},
+    "memory": {"sizing", "logprobs"},
+    "speed": {"sizing"},
+    "claims": {"evaluation", "losses", "exact"} | SIZES,
     "machine": {"world"},
     "curriculum": set(),
     "recipes": RUNS,
@@ -107,7 +108,11 @@ def test_what_is_allowed_has_no_circle():
     assert seen == set(ALLOWED)
 
 
-LONG = {}  # files over 300 lines, each with its reason
+LONG = {  # files over 300 lines, each with its reason
+    "world/facts.py": "data: the facts themselves",
+    "losses/policy_gradient.py": "one family of losses, two thirds of it docstrings",
+    "memory/measured.py": "one training step of every method, which is read from top to bottom",
+}
 
 
 def test_files_are_short_or_have_a_reason():

@@ -1,8 +1,9 @@
 """The ledger: what articles claim, who says so, the rule, and the verdict computed from what was measured.
 
 `claim("O2").judge()` gives one verdict, `LEDGER` all claims. Lessons, pages and tests ask here; calculators and
-trainers know nothing of claims. `judging` holds the rules that several claims share, `results` reads the committed experiments,
-`reported_memory` and `reported_speed` what others reported, and each other file the claims of a lesson or two.
+trainers know nothing of claims. `judging` holds the rules that several claims share, `results` reads the committed
+experiments, `reported_memory` and `reported_speed` what others reported, and each other file the claims of a lesson or
+two.
 """
 
 from course_lib.claims import direct, exact_corner, failures, family, memory, speed
