@@ -1,0 +1,45 @@
+"""Policies over few replies, computed exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from course_lib.figures.style import COLORS
+
+
+def policy_bars(replies: Sequence[str], policies: Mapping[str, Sequence[float]], *, ax: Axes | None = None) -> Axes:
+    """Each reply's probability under several policies; the first word of a policy's name picks its colour."""
+    ax = ax or plt.subplots(figsize=(7, 0.16 * len(replies) * (len(policies) + 1) + 1))[1]
+    height, used = 0.84 / len(policies), []
+    for i, (name, probabilities) in enumerate(policies.items()):
+        color = COLORS.get(name.split()[0].lower(), COLORS["quiet"])
+        y = np.arange(len(replies)) + (i - (len(policies) - 1) / 2) * height
+        ax.barh(y, probabilities, height=0.9 * height, color=color, alpha=0.45 if color in used else 1, label=name)
+        used.append(color)
+    ax.set_yticks(range(len(replies)), replies)
+    ax.set_ylim(len(replies) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("probability")
+    if len(policies) > 1:
+        ax.legend(loc="lower right")
+    return ax
+
+
+def policy_sweep(
+    replies: Sequence[str], rewards: Sequence[float], betas: Sequence[float], policies: Sequence[Sequence[float]]
+) -> Axes:
+    """How a policy shares its probability out as beta grows: a band a reply, the darker the more reward."""
+    ax = plt.subplots(figsize=(8, 3.8))[1]
+    policies, rewards = np.asarray(policies)[:, ::-1], np.asarray(rewards)[::-1]
+    shades = plt.get_cmap("cividis_r")(0.08 + 0.84 * (rewards - rewards.min()) / np.ptp(rewards))
+    ax.stackplot(betas, policies.T, colors=shades, edgecolor="white", linewidth=0.6)
+    middles = policies[-1].cumsum() - policies[-1] / 2
+    for reply, reward, middle in zip(reversed(replies), rewards, middles, strict=True):
+        ax.text(1.02 * betas[-1], middle, f" {reply}  ({reward:+.1f})", va="center", fontsize=8.5)
+    ax.set(xscale="log", xlim=(betas[0], betas[-1]), ylim=(0, 1), ylabel="probability")
+    ax.set(xlabel="beta (reward units a nat, logarithmic)", title="one band a reply, its reward in brackets")
+    return ax

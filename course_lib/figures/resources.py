@@ -1,0 +1,92 @@
+"""Where a step's memory and time go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from course_lib.figures.style import COLORS, KIND_COLORS, PHASE_COLORS
+
+
+def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Memory by what it holds: a row of `parts` is one arrangement, a column one kind of tensor."""
+    parts = parts.loc[:, (parts != 0).any()]
+    palette = list(KIND_COLORS.values())
+    if set(parts.columns) <= set(KIND_COLORS):
+        palette = [KIND_COLORS[column] for column in parts.columns]
+    return _part_bars(parts, palette, xlabel, ax)
+
+
+def memory_timeline(phases: Sequence[str], live: Sequence[float], *, ylabel: str, ax: Axes | None = None) -> Axes:
+    """What is held after each operation of a step, shaded by phase, with the peak marked."""
+    ax = ax or plt.subplots(figsize=(8, 3.2))[1]
+    live, names = np.asarray(live), np.asarray(phases)
+    shades = ["#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#999999"]
+    for shade, name in zip(shades, dict.fromkeys(phases), strict=False):
+        inside = np.flatnonzero(names == name)
+        ax.fill_between(inside, live[inside], color=shade, alpha=0.75, linewidth=0, label=name)
+    ax.plot(live, color=COLORS["ink"], linewidth=0.7)
+    top = int(live.argmax())
+    ax.plot(top, live[top], "o", color=COLORS["ink"], markersize=5)
+    ax.annotate(f" peak {live[top]:.3g}", (top, live[top]), xytext=(4, 4), textcoords="offset points", fontsize=9)
+    ax.set(xlabel="operation", ylabel=ylabel, xlim=(0, len(live) - 1), ylim=(0, 1.12 * live.max()))
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    return ax
+
+
+def time_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
+    """Time by what it goes to: a row of `parts` is one method or cluster, a column one of a step's phases."""
+    return _part_bars(parts, [PHASE_COLORS.get(column, COLORS["ink"]) for column in parts.columns], xlabel, ax)
+
+
+def _part_bars(parts: pd.DataFrame, palette: Sequence[str], xlabel: str, ax: Axes | None) -> Axes:
+    ax = ax or plt.subplots(figsize=(8, 0.42 * len(parts) + 1.2))[1]
+    left = np.zeros(len(parts))
+    for color, column in zip(palette, parts.columns, strict=False):
+        ax.barh(range(len(parts)), parts[column], left=left, color=color, label=column, height=0.62)
+        left = left + parts[column].to_numpy()
+    for y, total in enumerate(left):
+        ax.text(total, y, f" {total:.3g}", va="center", fontsize=9)
+    ax.set_yticks(range(len(parts)), parts.index)
+    ax.set(ylim=(len(parts) - 0.5, -0.5), xlim=(0, 1.1 * left.max()), xlabel=xlabel)
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    return ax
+
+
+def roofline_plot(
+    phases: pd.DataFrame,
+    *,
+    peak: float,
+    bandwidth: float,
+    utilization: tuple[float, float] = (1.0, 1.0),
+    ax: Axes | None = None,
+) -> Axes:
+    """Where each phase lies under the roof: FLOPs a byte against FLOP/s, both on logarithmic scales.
+
+    `phases` has columns "TFLOP", "FLOP/byte" and "seconds", as `ThroughputEstimate.table()`; rows without FLOPs are
+    left out, and a dot's area grows with the phase's share of the time. The solid roof is the datasheet's (`peak` in
+    FLOP/s, `bandwidth` in bytes/s), the dashed one what the stated shares of both leave of it.
+    """
+    ax = ax or plt.subplots(figsize=(7.2, 4.2))[1]
+    shown = phases[phases["TFLOP"] > 0]
+    x = np.geomspace(min(1, shown["FLOP/byte"].min()) / 2, max(3000, shown["FLOP/byte"].max()) * 2, 400)
+    roofs = {"-": (1.0, 1.0, "datasheet"), "--": (*utilization, "at the stated utilisation")}
+    for line, (of_peak, of_bandwidth, text) in roofs.items():
+        roof = np.minimum(peak * of_peak, bandwidth * of_bandwidth * x) / 1e12
+        ax.loglog(x, roof, line, color=COLORS["ink"], linewidth=1.3, label=text)
+    ridge = peak * utilization[0] / (bandwidth * utilization[1])
+    ax.axvline(ridge, color=COLORS["quiet"], linestyle=":", label=f"ridge, {ridge:.0f} FLOPs a byte")
+    for name, row in shown.sort_values("seconds", ascending=False).iterrows():  # large dots behind small ones
+        share = row["seconds"] / shown["seconds"].sum()
+        color, text = PHASE_COLORS.get(name, COLORS["ink"]), f"{name}, {row['seconds']:.2g} s"
+        speed = row["TFLOP"] / row["seconds"]
+        ax.scatter(row["FLOP/byte"], speed, s=30 + 450 * share, color=color, edgecolor="white", zorder=3, label=text)
+    ax.set(xlabel="arithmetic intensity (FLOPs a byte)", ylabel="speed (TFLOP/s)")
+    for handle in ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9).legend_handles[3:]:
+        handle.set_sizes([60])
+    return ax

@@ -1,0 +1,102 @@
+"""The course's one style: every colour, sizes, and how a method's name is printed."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+# Okabe and Ito's colour-blind safe palette, and dark shades of Paul Tol's; a method keeps its colour in every figure.
+COLORS = {
+    "base": "#999999",
+    "sft": "#0072B2",
+    "reward": "#F0E442",
+    "ppo": "#D55E00",
+    "dpo": "#009E73",
+    "ipo": "#CC79A7",
+    "kto": "#E69F00",
+    "simpo": "#56B4E9",
+    "cdpo": "#117733",
+    "robust": "#882255",
+    "length-dpo": "#999933",
+    "dpo-mean": "#44AA99",
+    "orpo": "#332288",
+    "rlhf": "#D55E00",
+    "reference": "#0072B2",
+    "chosen": "#009E73",
+    "rejected": "#D55E00",
+    "ink": "#222222",
+    "quiet": "#999999",
+}
+
+
+# Kinds of tensors keep their colour too; parts of other names take these in order.
+KIND_COLORS = {
+    "weights": "#999999",
+    "gradients": "#009E73",
+    "optimizer": "#56B4E9",
+    "update": "#882255",
+    "activations": "#E69F00",
+    "logits": "#0072B2",
+    "gathered weights": "#CC79A7",
+    "kv cache": "#D55E00",
+    "weight copies": "#F0E442",
+}
+
+
+# Passes without gradients are blue, those that train green, those that sample orange.
+PHASE_COLORS = {
+    "rollout prefill": "#F0E442",
+    "rollout decoding": "#D55E00",
+    "reward scoring": "#CC79A7",
+    "reference forward": "#0072B2",
+    "baseline forward": "#88CCEE",
+    "critic": "#882255",
+    "policy forward": "#56B4E9",
+    "recompute": "#999933",
+    "backward": "#009E73",
+    "optimizer": "#E69F00",
+    "communication": "#999999",
+    "alone": "#0072B2",
+    "waiting": "#DDDDDD",
+}
+
+
+STYLE = {
+    "figure.figsize": (6.4, 3.4),
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "savefig.bbox": "tight",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "axes.prop_cycle": mpl.cycler(color=[COLORS[m] for m in ("sft", "dpo", "ppo", "kto", "ipo", "simpo", "base")]),
+    "svg.hashsalt": "course",
+}
+
+
+def use_style() -> None:
+    """Draw all figures from here on in the course's style."""
+    plt.rcParams.update(STYLE)
+
+
+def label(method: str) -> str:
+    """A method's name as figures print it."""
+    mixed = {
+        "simpo": "SimPO",
+        "cdpo": "cDPO",
+        "robust": "robust DPO",
+        "length-dpo": "length-DPO",
+        "dpo-mean": "DPO on token means",
+    }
+    return (
+        method.upper()
+        if method in ("sft", "ppo", "dpo", "ipo", "kto", "orpo", "rloo", "grpo")
+        else mixed.get(method, method)
+    )
