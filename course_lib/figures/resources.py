@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from course_lib.figures.style import COLORS, KIND_COLORS, PHASE_COLORS
+from course_lib.figures.style import COLORS, KIND_COLORS, PHASE_COLORS, TIMELINE_COLORS
 
 
 def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
@@ -25,8 +25,7 @@ def memory_timeline(phases: Sequence[str], live: Sequence[float], *, ylabel: str
     """What is held after each operation of a step, shaded by phase, with the peak marked."""
     ax = ax or plt.subplots(figsize=(8, 3.2))[1]
     live, names = np.asarray(live), np.asarray(phases)
-    shades = ["#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#999999"]
-    for shade, name in zip(shades, dict.fromkeys(phases), strict=False):
+    for shade, name in zip(TIMELINE_COLORS, dict.fromkeys(phases), strict=False):
         inside = np.flatnonzero(names == name)
         ax.fill_between(inside, live[inside], color=shade, alpha=0.75, linewidth=0, label=name)
     ax.plot(live, color=COLORS["ink"], linewidth=0.7)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from course_lib.figures.style import COLORS, label
+from course_lib.figures.style import COLORS, REWARD_PART_COLORS, label
 
 
 def curves(history: pd.DataFrame, columns: Mapping[str, str], *, ylabel: str, ax: Axes | None = None) -> Axes:
@@ -44,10 +44,9 @@ def bars(values: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None 
 def stacked_parts(parts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Mean parts of the gold reward, one row of `parts` a method: gains to the right, losses to the left."""
     ax = ax or plt.subplots(figsize=(8, 0.6 * len(parts) + 1.2))[1]
-    palette = ["#009E73", "#56B4E9", "#E69F00", "#0072B2", "#F0E442", "#CC79A7", "#D55E00", "#999999", "#444444"]
     y = np.arange(len(parts))
     right, left = np.zeros(len(parts)), np.zeros(len(parts))
-    for color, column in zip(palette, parts.columns, strict=False):
+    for color, column in zip(REWARD_PART_COLORS, parts.columns, strict=False):
         values = parts[column].to_numpy()
         start = np.where(values >= 0, right, left)
         ax.barh(y, values, left=start, color=color, label=column, height=0.6)
