@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
 from course_lib.figures.style import COLORS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def policy_bars(replies: Sequence[str], policies: Mapping[str, Sequence[float]], *, ax: Axes | None = None) -> Axes:
@@ -43,3 +47,33 @@ def policy_sweep(
     ax.set(xscale="log", xlim=(betas[0], betas[-1]), ylim=(0, 1), ylabel="probability")
     ax.set(xlabel="beta (reward units a nat, logarithmic)", title="one band a reply, its reward in brackets")
     return ax
+
+
+def plot_optimum(replies: Sequence[str], ref_logps: Tensor, rewards: Tensor, beta: float) -> plt.Figure:
+    """RLHF's optimum at `beta` beside the reference, and where it lies among all policies' reward and KL."""
+    from course_lib import exact  # with torch, which no other figure needs
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.4), width_ratios=(1, 1.1))
+
+    def reward_and_kl(logps: Tensor) -> tuple[Tensor, Tensor]:
+        return exact.kl_divergence(logps, ref_logps.expand_as(logps)), (logps.exp() * rewards).sum(-1)
+
+    best = exact.optimal_policy(ref_logps, rewards, beta=beta)
+    policy_bars(replies, {"reference": ref_logps.exp(), "RLHF optimum": best.exp()}, ax=left)
+    left.set(xlim=(0, 1), title=f"beta = {beta:.2g}")
+    others = np.random.default_rng(0).dirichlet(np.full(len(replies), 0.6), 1500)
+    right.scatter(*reward_and_kl(ref_logps.new_tensor(np.log(others + 1e-12))), s=3, color=COLORS["quiet"], alpha=0.4)
+    right.plot([], [], ".", color=COLORS["quiet"], label="random policies")
+    sweep = [reward_and_kl(exact.optimal_policy(ref_logps, rewards, beta=b)) for b in np.geomspace(0.01, 100, 200)]
+    right.plot(*np.array(sweep).T, color=COLORS["rlhf"], label="optimum of each beta")
+    kl, reward = (float(x) for x in reward_and_kl(best))
+    right.axline(
+        (kl, reward), slope=beta, color=COLORS["ink"], linewidth=0.9, linestyle="--", label="equal J: slope beta"
+    )
+    right.plot(kl, reward, "o", color=COLORS["ink"])
+    right.set(xlabel="KL to the reference (nats)", ylabel="expected reward (reward units)")
+    right.set_xlim(-0.1, 0.1 - ref_logps.min().item())
+    right.set_ylim(rewards.min().item() - 0.75, rewards.max().item() + 0.15)
+    right.legend(loc="lower right")
+    figure.tight_layout()
+    return figure

@@ -92,3 +92,21 @@ def _pull_row(ax: Axes, y: int, h: np.ndarray, pull: np.ndarray, stop: float | N
         ax.plot(stop, y, "o", color="white", markeredgecolor=color, markeredgewidth=2.2, markersize=8)
     text = f"no stop; pull {pull[-1]:.2f} at h = {h[-1]:.0f}" if stop is None else f"stops at h = {stop:.2f}"
     ax.text(h[-1] + 0.015 * np.ptp(h), y, text, va="center", fontsize=8.5, color=COLORS["ink"])
+
+
+def plot_dpo_loss(beta: float = 0.1, h: float = 0.0) -> plt.Figure:
+    """DPO's loss and a pair's weight, sigmoid(-beta h), against the difference of log-ratios `h`, one pair marked."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    x = np.linspace(-60, 60, 400)
+    margin = beta * x
+    left.plot(x, np.logaddexp(0, -margin), color=COLORS["dpo"])
+    left.plot(h, np.logaddexp(0, -beta * h), "o", color=COLORS["ink"])
+    left.axhline(np.log(2), color=COLORS["quiet"], linestyle=":", label="ln 2, where training starts")
+    left.set(xlabel="difference of log-ratios h (nats)", ylabel="loss (nats)", ylim=(0, 6.5))
+    left.legend()
+    right.plot(x, 1 / (1 + np.exp(margin)), color=COLORS["dpo"])
+    right.plot(h, 1 / (1 + np.exp(beta * h)), "o", color=COLORS["ink"])
+    right.set(xlabel="difference of log-ratios h (nats)", ylabel="weight of the pair", ylim=(0, 1.05))
+    figure.suptitle(f"beta = {beta:.2f}", x=0.07, ha="left")
+    figure.tight_layout()
+    return figure

@@ -10,6 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from course_lib.figures.style import COLORS, KIND_COLORS, PHASE_COLORS, TIMELINE_COLORS
+from course_lib.memory import estimate_memory
+from course_lib.speed import estimate_throughput
 
 
 def memory_bars(parts: pd.DataFrame, *, xlabel: str, ax: Axes | None = None) -> Axes:
@@ -89,3 +91,26 @@ def roofline_plot(
     for handle in ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9).legend_handles[3:]:
         handle.set_sizes([60])
     return ax
+
+
+def plot_memory(model: str, algorithm: str, **settings) -> plt.Figure:
+    """A training step's memory phase by phase, by what it holds; settings as in `estimate_memory`."""
+    found = estimate_memory(model, algorithm, **settings)
+    axes = memory_bars(found.table(), xlabel="memory of one GPU (GB)")
+    axes.set_title(f"{model}, {algorithm}: peak {found.peak / 1e9:.1f} GB, {found.phase}")
+    return axes.figure
+
+
+def plot_speed(model: str, algorithm: str, **settings) -> plt.Figure:
+    """A step's phases under the roofline, and the time that each takes; settings as in `estimate_throughput`."""
+    found = estimate_throughput(model, algorithm, **settings)
+    s = found.settings
+    figure, (upper, lower) = plt.subplots(2, figsize=(7.2, 5.4), height_ratios=(4, 1))
+    shares = (s.utilization, s.bandwidth_utilization)
+    roofline_plot(found.table(), peak=found.peak_flops, bandwidth=s.machine.bandwidth, utilization=shares, ax=upper)
+    upper.set_title(f"{model}, {algorithm}, {s.gpu}: {found.tokens_per_second:,.0f} tokens a second and GPU")
+    time_bars(found.table()[["seconds"]].T, xlabel="time of a step (s)", ax=lower)
+    lower.set_yticks([])
+    lower.get_legend().remove()
+    figure.tight_layout()
+    return figure

@@ -5,6 +5,8 @@ from __future__ import annotations
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
+from course_lib.sizing import phases
+
 # Okabe and Ito's colour-blind safe palette, and dark shades of Paul Tol's; a method keeps its colour in every figure.
 COLORS = {
     "base": "#999999",
@@ -48,17 +50,17 @@ KIND_COLORS = {
 
 # Passes without gradients are blue, those that train green, those that sample orange.
 PHASE_COLORS = {
-    "rollout prefill": "#F0E442",
-    "rollout decoding": "#D55E00",
-    "reward scoring": "#CC79A7",
-    "reference forward": "#0072B2",
-    "baseline forward": "#88CCEE",
-    "critic": "#882255",
-    "policy forward": "#56B4E9",
-    "recompute": "#999933",
-    "backward": "#009E73",
-    "optimizer": "#E69F00",
-    "communication": "#999999",
+    phases.ROLLOUT_PREFILL: "#F0E442",
+    phases.ROLLOUT_DECODING: "#D55E00",
+    phases.REWARD_SCORING: "#CC79A7",
+    phases.REFERENCE_FORWARD: "#0072B2",
+    phases.BASELINE_FORWARD: "#88CCEE",
+    phases.CRITIC: "#882255",
+    phases.POLICY_FORWARD: "#56B4E9",
+    phases.RECOMPUTE: "#999933",
+    phases.BACKWARD: "#009E73",
+    phases.OPTIMIZER: "#E69F00",
+    phases.COMMUNICATION: "#999999",
     "alone": "#0072B2",
     "waiting": "#DDDDDD",
 }
