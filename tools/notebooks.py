@@ -2,7 +2,7 @@
 
 python tools/notebooks.py run [NAME ...]    run, normalise, and write the measured budget into the header
 python tools/notebooks.py normalise         normalise without running
-python tools/notebooks.py check             exit 1 if a lesson is not normalised, not run, or over budget
+python tools/notebooks.py check             exit 1 if a lesson is not normalised, not run, over budget, or without alternative text
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def _normalised_output(output):
     if output.output_type in ("display_data", "execute_result"):
         if "application/vnd.jupyter.widget-view+json" in output.data:
             return None
-        output.metadata = {}
+        alt = output.metadata.get("image/png", {}).get("alt")
+        output.metadata = {"image/png": {"alt": alt}} if alt else {}
         if "image/png" in output.data:
             output.data["image/png"] = output.data["image/png"].replace("\n", "") + "\n"
             output.data.pop("text/plain", None)
@@ -121,6 +122,9 @@ def faults(path: Path) -> list[str]:
         found.append("has few outputs: run `python tools/notebooks.py run`")
     if any(output.output_type == "error" for cell in code for output in cell.outputs):
         found.append("has an error in its outputs")
+    images = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
+    if silent := sum("image/png" not in image.metadata for image in images):
+        found.append(f"has {silent} images without alternative text: call figures.use_style() and run it again")
     if not any("NBVAL_CHECK_OUTPUT" in cell.source for cell in code):
         found.append("has no cell marked # NBVAL_CHECK_OUTPUT, so its outputs are never compared")
     measured = notebook.metadata.get("course")

@@ -1,5 +1,6 @@
 """The course's figures by subject: one style, a method keeps its colour everywhere. The right end of the flow."""
 
+from course_lib.figures.alt_text import describe, description
 from course_lib.figures.course import course_map
 from course_lib.figures.exact import plot_optimum, policy_bars, policy_sweep
 from course_lib.figures.preferences import log_ratio_scatter, loss_family, margin_histogram, plot_dpo_loss
@@ -23,6 +24,8 @@ __all__ = [
     "bars",
     "course_map",
     "curves",
+    "describe",
+    "description",
     "intervals",
     "label",
     "log_ratio_scatter",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
+from course_lib.figures.alt_text import describe
 from course_lib.figures.style import COLORS, PART_TINTS
 
 
@@ -30,4 +31,9 @@ def course_map(lessons: Sequence[tuple[str, str, str]], *, ready: Sequence[str])
             axes.text(x + 0.5, -y, f"{number}\n{title}", ha="center", va="center", fontsize=8, color=ink)
     axes.set(xlim=(-1.1, widest), ylim=(-len(parts) + 0.5, 0.5))
     axes.axis("off")
+    for part in parts:
+        members = [
+            f"{n} {t.replace(chr(10), ' ')}{'' if n in ready else ' (planned)'}" for n, t, p in lessons if p == part
+        ]
+        describe(axes, f"{part}: {', '.join(members)}.")
     return figure

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from course_lib.figures.alt_text import describe, listed
 from course_lib.figures.style import COLORS
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def policy_bars(replies: Sequence[str], policies: Mapping[str, Sequence[float]],
         y = np.arange(len(replies)) + (i - (len(policies) - 1) / 2) * height
         ax.barh(y, probabilities, height=0.9 * height, color=color, alpha=0.45 if color in used else 1, label=name)
         used.append(color)
+        describe(ax, f"{name}: {listed(dict(zip(replies, probabilities, strict=True)))}.")
     ax.set_yticks(range(len(replies)), replies)
     ax.set_ylim(len(replies) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
@@ -44,6 +46,9 @@ def policy_sweep(
     middles = policies[-1].cumsum() - policies[-1] / 2
     for reply, reward, middle in zip(reversed(replies), rewards, middles, strict=True):
         ax.text(1.02 * betas[-1], middle, f" {reply}  ({reward:+.1f})", va="center", fontsize=8.5)
+    for row in (0, -1):
+        shares = dict(zip(reversed(replies), policies[row], strict=True))
+        describe(ax, f"Shares at beta {betas[row]:.3g}: {listed(shares)}.")
     ax.set(xscale="log", xlim=(betas[0], betas[-1]), ylim=(0, 1), ylabel="probability")
     ax.set(xlabel="beta (reward units a nat, logarithmic)", title="one band a reply, its reward in brackets")
     return ax
@@ -71,6 +76,8 @@ def plot_optimum(replies: Sequence[str], ref_logps: Tensor, rewards: Tensor, bet
         (kl, reward), slope=beta, color=COLORS["ink"], linewidth=0.9, linestyle="--", label="equal J: slope beta"
     )
     right.plot(kl, reward, "o", color=COLORS["ink"])
+    describe(right, f"The optimum of this beta has reward {reward:.3g} at {kl:.3g} nats of KL.")
+    describe(right, "No random policy lies above the curve of all betas' optima, and the line of equal J touches it.")
     right.set(xlabel="KL to the reference (nats)", ylabel="expected reward (reward units)")
     right.set_xlim(-0.1, 0.1 - ref_logps.min().item())
     right.set_ylim(rewards.min().item() - 0.75, rewards.max().item() + 0.15)

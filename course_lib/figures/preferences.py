@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from course_lib.figures.alt_text import describe, listed
 from course_lib.figures.style import COLORS, label
 
 
@@ -22,6 +23,7 @@ def margin_histogram(margins: Mapping[str, Sequence[float]], *, xlabel: str, ax:
         share = (np.asarray(values) > 0).mean()
         color = COLORS.get(name.split()[0].lower())
         ax.hist(values, bins=bins, alpha=0.6, color=color, label=f"{name}: {share:.0%} above 0")
+        describe(ax, f"Histogram of {name}: median {np.median(values):.3g}, {share:.0%} of {len(values)} above 0.")
     ax.axvline(0, color=COLORS["ink"], linewidth=0.8)
     ax.set(xlabel=xlabel, ylabel="pairs")
     ax.legend()
@@ -40,6 +42,8 @@ def log_ratio_scatter(report: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.plot(ends, ends, color=COLORS["ink"], linewidth=0.8)
     ax.set(xlabel="log-ratio of the chosen response (nats)", ylabel="log-ratio of the rejected (nats)")
     ax.legend(markerscale=2)
+    describe(ax, f"Scatter of {len(right)} pairs: {right.mean():.0%} in the right order, below the diagonal.")
+    describe(ax, f"Median log-ratio: {listed({'chosen': chosen.median(), 'rejected': rejected.median()})}.")
     return ax
 
 
@@ -65,6 +69,10 @@ def loss_family(
             axes[panel].plot(h, line, color=COLORS[method], linestyle=style, label=label(method))
             shown[panel].append(line[middle])
         _pull_row(axes["rows"], y, h, lines["pull"], stops[method], COLORS[method])
+        ends = f"{lines['pull'][0]:.3g} at h = {h[0]:.3g}, {lines['pull'][-1]:.3g} at h = {h[-1]:.3g}"
+        stop = "does not stop" if stops[method] is None else f"stops at h = {stops[method]:.3g}"
+        describe(axes["pull"], f"{label(method)}: {ends}.")
+        describe(axes["rows"], f"{label(method)} {stop}.")
     for panel, text in {"value": "loss above its value at h = 0 (nats)", "pull": "pull, relative to h = 0"}.items():
         low, high = np.min(shown[panel]), np.max(shown[panel])
         axes[panel].set(xlim=(h[0], h[-1]), ylim=(1.1 * low - 0.1 * high, 1.1 * high - 0.1 * low), ylabel=text)
@@ -99,14 +107,17 @@ def plot_dpo_loss(beta: float = 0.1, h: float = 0.0) -> plt.Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
     x = np.linspace(-60, 60, 400)
     margin = beta * x
+    loss, weight = np.logaddexp(0, -beta * h), 1 / (1 + np.exp(beta * h))
     left.plot(x, np.logaddexp(0, -margin), color=COLORS["dpo"])
-    left.plot(h, np.logaddexp(0, -beta * h), "o", color=COLORS["ink"])
+    left.plot(h, loss, "o", color=COLORS["ink"])
     left.axhline(np.log(2), color=COLORS["quiet"], linestyle=":", label="ln 2, where training starts")
     left.set(xlabel="difference of log-ratios h (nats)", ylabel="loss (nats)", ylim=(0, 6.5))
     left.legend()
     right.plot(x, 1 / (1 + np.exp(margin)), color=COLORS["dpo"])
-    right.plot(h, 1 / (1 + np.exp(beta * h)), "o", color=COLORS["ink"])
+    right.plot(h, weight, "o", color=COLORS["ink"])
     right.set(xlabel="difference of log-ratios h (nats)", ylabel="weight of the pair", ylim=(0, 1.05))
     figure.suptitle(f"beta = {beta:.2f}", x=0.07, ha="left")
+    describe(left, f"The loss falls as h grows, from ln 2 at h = 0 towards 0; {loss:.3g} at the marked h = {h:.3g}.")
+    describe(right, f"The weight falls from 1 through a half at h = 0 to 0; {weight:.3g} at the marked h = {h:.3g}.")
     figure.tight_layout()
     return figure

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from course_lib.figures.alt_text import describe, listed, number
 from course_lib.figures.style import COLORS, KIND_COLORS, PHASE_COLORS, TIMELINE_COLORS
 from course_lib.memory import estimate_memory
 from course_lib.speed import estimate_throughput
@@ -33,6 +34,8 @@ def memory_timeline(phases: Sequence[str], live: Sequence[float], *, ylabel: str
     ax.plot(live, color=COLORS["ink"], linewidth=0.7)
     top = int(live.argmax())
     ax.plot(top, live[top], "o", color=COLORS["ink"], markersize=5)
+    highest = {name: live[names == name].max() for name in dict.fromkeys(phases)}
+    describe(ax, f"Highest in each phase: {listed(highest)}. The peak, {live[top]:.3g}, is in {names[top]}.")
     ax.annotate(f" peak {live[top]:.3g}", (top, live[top]), xytext=(4, 4), textcoords="offset points", fontsize=9)
     ax.set(xlabel="operation", ylabel=ylabel, xlim=(0, len(live) - 1), ylim=(0, 1.12 * live.max()))
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
@@ -52,6 +55,8 @@ def _part_bars(parts: pd.DataFrame, palette: Sequence[str], xlabel: str, ax: Axe
         left = left + parts[column].to_numpy()
     for y, total in enumerate(left):
         ax.text(total, y, f" {total:.3g}", va="center", fontsize=9)
+        row = parts.iloc[y]
+        describe(ax, f"{parts.index[y]}: {total:.3g}, of which {listed(row[row != 0])}.")
     ax.set_yticks(range(len(parts)), parts.index)
     ax.set(ylim=(len(parts) - 0.5, -0.5), xlim=(0, 1.1 * left.max()), xlabel=xlabel)
     ax.grid(axis="y", visible=False)
@@ -86,6 +91,8 @@ def roofline_plot(
         share = row["seconds"] / shown["seconds"].sum()
         color, text = PHASE_COLORS.get(name, COLORS["ink"]), f"{name}, {row['seconds']:.2g} s"
         speed = row["TFLOP"] / row["seconds"]
+        place = f"{number(row['FLOP/byte'])} FLOPs a byte, {number(speed)} TFLOP/s"
+        describe(ax, f"{name}: {place}, {'left' if row['FLOP/byte'] < ridge else 'right'} of the ridge.")
         ax.scatter(row["FLOP/byte"], speed, s=30 + 450 * share, color=color, edgecolor="white", zorder=3, label=text)
     ax.set(xlabel="arithmetic intensity (FLOPs a byte)", ylabel="speed (TFLOP/s)")
     for handle in ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9).legend_handles[3:]:

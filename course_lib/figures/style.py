@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
+from course_lib.figures.alt_text import write_alt_text
 from course_lib.sizing import phases
 
 # Okabe and Ito's colour-blind safe palette, and dark shades of Paul Tol's; a method keeps its colour in every figure.
@@ -91,7 +92,8 @@ STYLE = {
 
 
 def use_style() -> None:
-    """Draw all figures from here on in the course's style."""
+    """Draw all figures from here on in the course's style; in Jupyter, write down what each shows."""
+    write_alt_text()
     plt.rcParams.update(STYLE)
 
 

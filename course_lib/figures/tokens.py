@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.patches import FancyBboxPatch
 
+from course_lib.figures.alt_text import describe, listed
 from course_lib.figures.style import COLORS, ROLE_COLORS
 
 
@@ -32,6 +35,10 @@ def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]])
         )
     axes.set(xlim=(0, columns), ylim=(-len(tokens) + 0.4, 1.1))
     axes.axis("off")
+    for number, (row, row_roles) in enumerate(zip(tokens, roles, strict=True), 1):
+        runs = groupby(zip(row_roles, row, strict=True), key=itemgetter(0))
+        described = [f"{role}: {' '.join(token for _, token in run)}" for role, run in runs]
+        describe(axes, f"Row {number}, {'; '.join(described)}.")
     return figure
 
 
@@ -43,6 +50,7 @@ def plot_next_token(tokens: Sequence[str], probabilities: pd.DataFrame, position
     axes.barh(row.index, row.to_numpy(), color=colors)
     axes.set(xlim=(0, 1), xlabel="probability")
     truth = probabilities.iloc[position - 1][tokens[position]]
+    describe(axes, f"Bars of the likeliest next tokens: {listed(row[::-1])}.")
     axes.set_title(
         f"after “… {' '.join(tokens[max(0, position - 5) : position])}”: ln p({tokens[position]}) = {np.log(truth):.2f}"
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from course_lib.figures.alt_text import describe, listed
 from course_lib.figures.style import COLORS, REWARD_PART_COLORS, label
 
 
@@ -18,6 +19,9 @@ def curves(history: pd.DataFrame, columns: Mapping[str, str], *, ylabel: str, ax
     for column, text in columns.items():
         color = COLORS.get(column.rsplit("/", 1)[-1])
         ax.plot(history.index, history[column], label=text, color=color)
+        known = history[column].dropna()
+        if len(known):
+            describe(ax, f"Curve of {text}: from {known.iloc[0]:.3g} to {known.iloc[-1]:.3g}.")
     ax.set(xlabel="optimiser step", ylabel=ylabel)
     if len(columns) > 1:
         ax.legend()
@@ -35,6 +39,7 @@ def bars(values: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None 
             f"{np.mean(seeds):.2f}", (x, max(0, *seeds)), xytext=(0, 5), textcoords="offset points", ha="center"
         )
     ax.axhline(0, color=COLORS["ink"], linewidth=0.8)
+    describe(ax, f"Bars: {listed({label(m): np.mean(seeds) for m, seeds in values.items()})}.")
     ax.set_xticks(range(len(values)), [label(m) for m in values])
     ax.grid(axis="x", visible=False)
     ax.set_ylabel(ylabel)
@@ -52,6 +57,8 @@ def stacked_parts(parts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.barh(y, values, left=start, color=color, label=column, height=0.6)
         right, left = right + np.maximum(values, 0), left + np.minimum(values, 0)
     ax.plot(parts.sum(axis=1), y, "D", color=COLORS["ink"], markersize=6, label="gold reward")
+    for method, row in parts.iterrows():
+        describe(ax, f"{label(method)}: {row.sum():.3g}, the sum of {listed(row[row != 0])}.")
     ax.axvline(0, color=COLORS["ink"], linewidth=0.8)
     ax.set_yticks(y, [label(m) for m in parts.index])
     ax.invert_yaxis()
@@ -69,7 +76,10 @@ def temperature_sweep(
     gold = np.asarray(gold)
     ax.plot(temperatures, gold.mean(axis=0), "o-", color=COLORS["sft"], label="SFT at each temperature")
     ax.fill_between(temperatures, gold.min(axis=0), gold.max(axis=0), color=COLORS["sft"], alpha=0.2)
+    means = dict(zip(map(str, temperatures), gold.mean(axis=0), strict=True))
+    describe(ax, f"SFT's mean gold reward at each temperature: {listed(means)}.")
     for method, seeds in levels.items():
+        describe(ax, f"{label(method)}, greedy: {np.mean(seeds):.3g}.")
         color = COLORS.get(method, COLORS["quiet"])
         ax.axhspan(min(seeds), max(seeds), color=color, alpha=0.25)
         ax.axhline(np.mean(seeds), color=color, linestyle="--", label=f"{label(method)}, greedy")
@@ -94,6 +104,8 @@ def sweep(
     for name, rows in outcomes.items():
         values = np.array(rows)
         (line,) = ax.plot(settings, values.mean(axis=1), "o-", color=COLORS.get(name), label=label(name))
+        means = dict(zip((f"{setting:.3g}:" for setting in settings), values.mean(axis=1), strict=True))
+        describe(ax, f"{label(name)}, mean at {listed(means)}.")
         ax.fill_between(settings, values.min(axis=1), values.max(axis=1), color=line.get_color(), alpha=0.2)
     ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
     if len(outcomes) > 1:
@@ -117,6 +129,8 @@ def shifts(
     ax = ax or plt.subplots(figsize=(6.4, 0.42 * len(after) + 1.1))[1]
     for y, (method, values) in enumerate(after.items()):
         color, mean = COLORS.get(method, COLORS["quiet"]), np.mean(values)
+        start = f"from {np.mean(before[method]):.3g} ({names[0]}) " if method in before else ""
+        describe(ax, f"{label(method)}: {start}to {mean:.3g} ({names[1]}).")
         if method in before:
             first = np.mean(before[method])
             ax.annotate("", (mean, y), (first, y), arrowprops={"arrowstyle": "-", "color": color, "linewidth": 2})
@@ -126,6 +140,7 @@ def shifts(
         ax.plot(mean, y, "o", color=color, markersize=9)
     for name, value in (levels or {}).items():
         ax.axvline(value, color=COLORS.get(name, COLORS["quiet"]), linestyle=":", label=label(name))
+        describe(ax, f"{label(name)}: a line at {value:.3g}.")
     for name, fill in zip(names, ("white", COLORS["quiet"]), strict=True):
         ax.plot([], [], "o", color=fill, markeredgecolor=COLORS["quiet"], markeredgewidth=2, label=name)
     ax.set_yticks(range(len(after)), map(label, after))
@@ -141,6 +156,7 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], *, xlabel: str, ax
     for y, (mean, low, high) in enumerate(rows.values()):
         color = COLORS["ink"] if low > 0 or high < 0 else COLORS["quiet"]
         ax.plot([low, high], [y, y], color=color, linewidth=2)
+        describe(ax, f"{list(rows)[y]}: {mean:.3g}, between {low:.3g} and {high:.3g}.")
         ax.plot(mean, y, "o", color=color, markersize=7)
     ax.axvline(0, color=COLORS["ink"], linewidth=0.8)
     ax.set_yticks(range(len(rows)), rows)
