@@ -67,7 +67,7 @@ def _panel(ax: Axes) -> str:
     title = next(filter(None, map(ax.get_title, ("left", "center", "right"))), "")
     sides = {"Horizontal axis": ax.xaxis, "Vertical axis": ax.yaxis}
     labels = [f"{side}: {_axis_label(axis)}" for side, axis in sides.items() if axis.get_label_text()]
-    parts = [title, _TEXTS.get(ax) or _drawn(ax), "; ".join(labels)]
+    parts = [title, _TEXTS.get(ax) or _drawn(ax), ". ".join(labels)]
     return " ".join(_sentence(part) for part in parts if part) or "empty."
 
 
