@@ -2,7 +2,7 @@
 
 python tools/notebooks.py run [NAME ...]    run, normalise, and write the measured budget into the header
 python tools/notebooks.py normalise         normalise without running
-python tools/notebooks.py check             exit 1 if a lesson is not normalised or run, is over budget, or lacks alt text
+python tools/notebooks.py check             exit 1 if a lesson is not normalised or run, over budget, or lacks alt text
 """
 
 from __future__ import annotations

@@ -81,6 +81,6 @@ def plot_optimum(replies: Sequence[str], ref_logps: Tensor, rewards: Tensor, bet
     right.set(xlabel="KL to the reference (nats)", ylabel="expected reward (reward units)")
     right.set_xlim(-0.1, 0.1 - ref_logps.min().item())
     right.set_ylim(rewards.min().item() - 0.75, rewards.max().item() + 0.15)
-    right.legend(loc="lower right")
+    right.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
     figure.tight_layout()
     return figure

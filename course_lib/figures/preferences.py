@@ -25,7 +25,7 @@ def margin_histogram(margins: Mapping[str, Sequence[float]], *, xlabel: str, ax:
         ax.hist(values, bins=bins, alpha=0.6, color=color, label=f"{name}: {share:.0%} above 0")
         describe(ax, f"Histogram of {name}: median {np.median(values):.3g}, {share:.0%} of {len(values)} above 0.")
     ax.axvline(0, color=COLORS["ink"], linewidth=0.8)
-    ax.set(xlabel=xlabel, ylabel="pairs")
+    ax.set(xlabel=xlabel, ylabel="number of pairs", ylim=(0, (1.1 + 0.1 * len(margins)) * ax.get_ylim()[1]))
     ax.legend()
     return ax
 

@@ -29,8 +29,9 @@ def memory_timeline(phases: Sequence[str], live: Sequence[float], *, ylabel: str
     ax = ax or plt.subplots(figsize=(8, 3.2))[1]
     live, names = np.asarray(live), np.asarray(phases)
     for shade, name in zip(TIMELINE_COLORS, dict.fromkeys(phases), strict=False):
-        inside = np.flatnonzero(names == name)
-        ax.fill_between(inside, live[inside], color=shade, alpha=0.75, linewidth=0, label=name)
+        inside = names == name
+        inside[:-1] |= inside[1:]  # the way into a phase is the phase's own
+        ax.fill_between(range(len(live)), live, where=inside, color=shade, alpha=0.75, linewidth=0, label=name)
     ax.plot(live, color=COLORS["ink"], linewidth=0.7)
     top = int(live.argmax())
     ax.plot(top, live[top], "o", color=COLORS["ink"], markersize=5)
@@ -116,7 +117,7 @@ def plot_speed(model: str, algorithm: str, **settings) -> plt.Figure:
     shares = (s.utilization, s.bandwidth_utilization)
     roofline_plot(found.table(), peak=found.peak_flops, bandwidth=s.machine.bandwidth, utilization=shares, ax=upper)
     upper.set_title(f"{model}, {algorithm}, {s.gpu}: {found.tokens_per_second:,.0f} tokens a second and GPU")
-    time_bars(found.table()[["seconds"]].T, xlabel="time of a step (s)", ax=lower)
+    time_bars(found.table()[["seconds"]].T, xlabel="time of a step (seconds)", ax=lower)
     lower.set_yticks([])
     lower.get_legend().remove()
     figure.tight_layout()

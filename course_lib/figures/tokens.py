@@ -17,7 +17,7 @@ from course_lib.figures.style import COLORS, ROLE_COLORS
 
 def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]]) -> plt.Figure:
     """Rows of tokens in boxes, coloured by what each is: "prompt", "completion", "end" or "padding"."""
-    columns = max(map(len, tokens))
+    columns = max(6, *map(len, tokens))  # six leave room for the names of the roles
     figure, axes = plt.subplots(figsize=(min(13, 0.72 * columns), 0.62 * len(tokens) + 0.6))
     for y, (row, row_roles) in enumerate(zip(tokens, roles, strict=True)):
         for x, (token, role) in enumerate(zip(row, row_roles, strict=True)):
@@ -31,7 +31,11 @@ def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]])
             axes.text(x + 0.5, -y - 0.03, token, ha="center", va="center", fontsize=7.5 if len(token) < 9 else 6)
     for i, (role, fill) in enumerate(ROLE_COLORS.items()):
         axes.text(
-            0.1 + 2.4 * i, 0.72, f" {role} ", fontsize=8.5, bbox={"facecolor": fill, "edgecolor": COLORS["quiet"]}
+            0.1 + min(2.4, columns / 4) * i,
+            0.72,
+            f" {role} ",
+            fontsize=8.5,
+            bbox={"facecolor": fill, "edgecolor": COLORS["quiet"]},
         )
     axes.set(xlim=(0, columns), ylim=(-len(tokens) + 0.4, 1.1))
     axes.axis("off")

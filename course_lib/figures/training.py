@@ -39,6 +39,7 @@ def bars(values: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None 
             f"{np.mean(seeds):.2f}", (x, max(0, *seeds)), xytext=(0, 5), textcoords="offset points", ha="center"
         )
     ax.axhline(0, color=COLORS["ink"], linewidth=0.8)
+    ax.margins(y=0.12)
     describe(ax, f"Bars: {listed({label(m): np.mean(seeds) for m, seeds in values.items()})}.")
     ax.set_xticks(range(len(values)), [label(m) for m in values])
     ax.grid(axis="x", visible=False)
@@ -83,7 +84,7 @@ def temperature_sweep(
         color = COLORS.get(method, COLORS["quiet"])
         ax.axhspan(min(seeds), max(seeds), color=color, alpha=0.25)
         ax.axhline(np.mean(seeds), color=color, linestyle="--", label=f"{label(method)}, greedy")
-    ax.set(xlabel="sampling temperature", ylabel="mean gold reward")
+    ax.set(xlabel="sampling temperature", ylabel="mean gold reward (reward units)")
     ax.legend()
     return ax
 
