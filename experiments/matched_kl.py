@@ -22,6 +22,7 @@ from transformers import AutoModelForTokenClassification
 
 from course_lib import completion_logps, load_policy, load_reward_model, rewards, sample, sequence_logps, world
 from course_lib.data import collate_completions, encode_completion
+from course_lib.lessons.settings import DPO_PAIRS, dpo_config
 from course_lib.logprobs import position_ids
 from course_lib.losses import (
     generalized_advantage_estimate,
@@ -30,7 +31,6 @@ from course_lib.losses import (
     ppo_value_loss,
     whiten,
 )
-from course_lib.recipes.lessons import DPO_PAIRS, dpo_config
 from course_lib.trainers import PreferenceTrainer
 
 DPO_BETAS = [0.3, 1.0]

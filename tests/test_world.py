@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from course_lib import PreferenceTrainer, load_policy, load_reward_model, sample, world
+from course_lib import shipped_models as recipe
 from course_lib.evaluation import cloze_accuracy, evaluate_gold
-from course_lib.recipes import pocket_world as recipe
-from course_lib.recipes.lessons import dpo_config
+from course_lib.lessons.settings import dpo_config
 from course_lib.rewards import learned_reward
 from course_lib.world import language
 from course_lib.world.facts import FACTS, HELD_OUT_ACTS, HELD_OUT_ENTITIES, MISCONCEPTIONS
