@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from course_lib import claims
-from course_lib.claims import LEDGER, SOURCES, VERDICTS, claim, direct, failures, family
+from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, claim, direct, failures, family
 from course_lib.claims.judging import by_interval, of_parts, over_seeds
 from course_lib.lessons import curriculum
 
@@ -159,3 +159,8 @@ def test_no_lesson_computes_a_verdict_of_its_own_or_reaches_outside_the_package(
         if cell["cell_type"] == "code":
             assert not WORDS.search(source), source
             assert "sys.path" not in source, source
+
+
+def test_a_claim_gives_the_judgement_that_it_measures():
+    judged = Judgement("holds", "1 of 1")
+    assert Claim("X1", "X1: all is well", "A", "by looking", lambda: judged, ("00",)).judge() is judged
