@@ -8,7 +8,7 @@ from course_lib import load_reward_model, world
 from course_lib.models import sequence_rewards
 from course_lib.rewards import learned_reward
 
-PROMPTS, COMPLETIONS = ["a b", "c", "d e f g"], ["h", "i j k", "l"]
+PROMPTS, COMPLETIONS = ["d e f g", "a b", "c"], ["l", "h", "i j k"]
 
 
 def scorer(labels: int = 1, dropout: float = 0.0):
