@@ -19,7 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import SIZES, data, in_own_process, machine, measure, new_model, summary, table, timed
+from harness import SIZES, THREADS, data, in_own_process, measure, new_model, summary, table, timed
+
+from course_lib.machine import description
 
 RESULTS = Path(__file__).parent / "results" / "dpo_step.json"
 ARMS = {
@@ -48,7 +50,7 @@ def main() -> None:
             {arm: in_own_process(__file__, "--sizes", size, "--arm", arm) for arm in ARMS}
             for _ in range(options.rounds)
         ]
-        found[size] = {"machine": machine(), "arms": summary(rounds, ARMS, "trl")}
+        found[size] = {"machine": description() | {"threads": THREADS}, "arms": summary(rounds, ARMS, "trl")}
         print(table(size, found[size]["arms"]))
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 

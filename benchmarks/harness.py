@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -18,6 +16,7 @@ SIZES = {
     "33m": {"hidden": 384, "layers": 8, "heads": 6, "inner": 1024, "vocabulary": 49_152, "pairs": 4, "steps": 8},
     "0.5b": {"hidden": 896, "layers": 24, "heads": 14, "inner": 4864, "vocabulary": 151_936, "pairs": 8, "steps": 20},
 }
+THREADS = 1  # of every arm
 MEMORY_STEPS = 3  # the optimiser's state exists from the second on
 
 
@@ -60,18 +59,11 @@ def table(title: str, arms: dict) -> str:
     return "\n".join(lines)
 
 
-def machine() -> dict:
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cores": os.cpu_count(), "gpu": gpu, "torch": torch.__version__, "python": platform.python_version()}
-
-
 def measure(epoch: Callable[[int], tuple[float, float]], steps: int) -> dict:
     """Milliseconds a step over a whole epoch, peak memory, and the first loss; `epoch(steps)` gives time and loss."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     epoch(1)  # imports and first calls
     gc.collect()  # trainers hold themselves in circles, and their models with them
     if torch.cuda.is_available():

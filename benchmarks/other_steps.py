@@ -14,7 +14,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from harness import SIZES, data, in_own_process, machine, measure, new_model, summary, table, timed
+from harness import SIZES, THREADS, data, in_own_process, measure, new_model, summary, table, timed
+
+from course_lib.machine import description
 
 RESULTS = Path(__file__).parent / "results" / "other_steps.json"
 METHODS = ("sft", "reward", "kto")
@@ -37,7 +39,7 @@ def main() -> None:
             choice = ("--sizes", size, "--methods", method, "--arm")
             rounds = [{arm: in_own_process(__file__, *choice, arm) for arm in ARMS} for _ in range(options.rounds)]
             arms = summary(rounds, ARMS, "trl")
-            found.setdefault(size, {})[method] = {"machine": machine(), "arms": arms}
+            found.setdefault(size, {})[method] = {"machine": description() | {"threads": THREADS}, "arms": arms}
             print(table(f"{size} {method}", arms))
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -16,6 +16,7 @@ _ROOMS = {
     "evaluation": (),
     "exact": (),
     "figures": (),
+    "lessons": (),
     "logprobs": ("completion_logps", "sequence_logps"),
     "losses": (
         "bradley_terry_loss", "dpo_loss", "generalized_advantage_estimate", "grpo_advantages", "grpo_loss",
@@ -28,6 +29,7 @@ _ROOMS = {
     "models": ("load_policy", "load_reward_model", "reference_of", "save_pretrained"),
     "rewards": (),
     "rollouts": ("sample",),
+    "shipped_models": (),
     "sizing": (),
     "speed": ("estimate_throughput",),
     "trainers": (

@@ -45,6 +45,17 @@ def _seconds_with(threads: int) -> float:
     return sum(sorted(times)[5:35])
 
 
+def description() -> dict:
+    """What figures are measured on, to be written beside them: cores, torch's threads, GPU (or None), versions."""
+    return {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
 def doctor() -> pd.DataFrame:
     """What is here and whether it suffices: one row an item, with columns `found` and `ok`."""
     from course_lib.world import CHECKPOINTS

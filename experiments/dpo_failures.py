@@ -20,7 +20,7 @@ from results_io import add_seed
 from tqdm import tqdm
 
 from course_lib import load_policy, world
-from course_lib.recipes.lessons import DPO_PAIRS, LENGTH_BIAS, dpo_config, dpo_with_sft
+from course_lib.lessons.settings import DPO_PAIRS, LENGTH_BIAS, dpo_config, dpo_with_sft
 from course_lib.trainers import PreferenceTrainer
 
 FEW = {"pairs": 1_000}

@@ -27,7 +27,7 @@ from results_io import FOLDER, add_seed
 from tqdm import tqdm
 
 from course_lib import load_policy, world
-from course_lib.recipes.lessons import DPO_PAIRS, LENGTH_BIAS, dpo_config, kto_config
+from course_lib.lessons.settings import DPO_PAIRS, LENGTH_BIAS, dpo_config, kto_config
 from course_lib.trainers import KTOTrainer, PreferenceTrainer
 
 NOISE = 0.3

@@ -15,13 +15,14 @@ import time
 from pathlib import Path
 
 import torch
+from measures import encode, kl
 from results_io import add_seed
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 from transformers import AutoModelForTokenClassification
 
-from course_lib import completion_logps, load_policy, load_reward_model, rewards, sample, sequence_logps, world
-from course_lib.data import collate_completions, encode_completion
+from course_lib import completion_logps, load_policy, load_reward_model, rewards, sample, world
+from course_lib.lessons.settings import DPO_PAIRS, dpo_config
 from course_lib.logprobs import position_ids
 from course_lib.losses import (
     generalized_advantage_estimate,
@@ -30,7 +31,6 @@ from course_lib.losses import (
     ppo_value_loss,
     whiten,
 )
-from course_lib.recipes.lessons import DPO_PAIRS, dpo_config
 from course_lib.trainers import PreferenceTrainer
 
 DPO_BETAS = [0.3, 1.0]
@@ -51,7 +51,7 @@ def main() -> None:
 def one_seed(seed: int, folder: Path) -> dict:
     sft, tokenizer = load_policy(str(folder / "sft"))
     proxy = rewards.learned_reward(load_reward_model(str(folder / "reward"))[0], tokenizer)
-    result = {"seed": seed, "sft": describe(sft, sft, tokenizer, proxy), "dpo": {}, "ppo": {}}
+    result = {"seed": seed, "sft": against_proxy(sft, sft, tokenizer, proxy), "dpo": {}, "ppo": {}}
     for method, betas in (("dpo", DPO_BETAS), ("ppo", PPO_BETAS)):
         for beta in betas:
             start, curve = time.perf_counter(), {}
@@ -60,30 +60,23 @@ def one_seed(seed: int, folder: Path) -> dict:
             else:
                 policy, curve["curve"] = ppo(sft, tokenizer, proxy, folder / "sft", beta, seed)
             seconds = {"seconds": round(time.perf_counter() - start, 1)}
-            result[method][str(beta)] = describe(policy, sft, tokenizer, proxy) | seconds | curve
+            result[method][str(beta)] = against_proxy(policy, sft, tokenizer, proxy) | seconds | curve
     return result
 
 
 @torch.no_grad()
-def describe(policy, sft, tokenizer, proxy) -> dict:
+def against_proxy(policy, sft, tokenizer, proxy) -> dict:
     """Sampled at temperature 1 on the test prompts: gold reward, the proxy's, and KL in nats a response."""
     prompts = world.prompts("test", 1000)
     texts = sample(policy, tokenizer, prompts, temperature=1.0, seed=1)
-    batch = encode(prompts, texts, tokenizer)
-    distance = sequence_logps(policy, **batch) - sequence_logps(sft, **batch)
     greedy = sample(policy, tokenizer, prompts, temperature=0.0)
     return {
-        "kl": distance.mean().item(),
+        "kl": kl(policy, sft, tokenizer, prompts, texts),
         "gold": world.gold_reward(prompts, texts).mean().item(),
         "gold_greedy": world.gold_reward(prompts, greedy).mean().item(),
         "proxy": proxy(prompts, texts).mean().item(),
-        "tokens": batch["completion_mask"].sum(dim=1).float().mean().item(),
+        "tokens": encode(prompts, texts, tokenizer)["completion_mask"].sum(dim=1).float().mean().item(),
     }
-
-
-def encode(prompts, texts, tokenizer) -> dict[str, torch.Tensor]:
-    rows = [encode_completion(p, t, tokenizer) for p, t in zip(prompts, texts, strict=True)]
-    return collate_completions(rows, tokenizer.pad_token_id)
 
 
 def dpo(sft, tokenizer, beta: float, seed: int):

@@ -43,6 +43,11 @@ def describe(policy, sft, tokenizer, *, prompts: int = 500, split: str = "test")
 @torch.inference_mode()
 def kl(policy, sft, tokenizer, prompts, texts) -> float:
     """KL(policy || SFT) in nats a response, estimated (k1) on the policy's own samples."""
-    rows = [encode_completion(p, t, tokenizer) for p, t in zip(prompts, texts, strict=True)]
-    batch = collate_completions(rows, tokenizer.pad_token_id)
+    batch = encode(prompts, texts, tokenizer)
     return (sequence_logps(policy, **batch) - sequence_logps(sft, **batch)).mean().item()
+
+
+def encode(prompts, texts, tokenizer) -> dict[str, torch.Tensor]:
+    """One batch of all prompts, each with its response."""
+    rows = [encode_completion(p, t, tokenizer) for p, t in zip(prompts, texts, strict=True)]
+    return collate_completions(rows, tokenizer.pad_token_id)

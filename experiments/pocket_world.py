@@ -18,9 +18,9 @@ from results_io import add_seed
 from tqdm import tqdm
 
 from course_lib import evaluation, load_policy, rewards, world
+from course_lib import shipped_models as recipe
+from course_lib.lessons.settings import DPO_PAIRS, dpo_config
 from course_lib.models import load_reward_model, save_pretrained
-from course_lib.recipes import pocket_world as recipe
-from course_lib.recipes.lessons import DPO_PAIRS, dpo_config
 from course_lib.trainers import PreferenceTrainer
 from course_lib.world.facts import HELD_OUT_ENTITIES, MISCONCEPTIONS
 from course_lib.world.language import fact_templates

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from pathlib import Path
 
-import torch
+from course_lib.machine import description
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -18,20 +16,11 @@ def add_seed(name: str, result: dict, *, to_earlier: bool = False) -> None:
     found = {s["seed"]: s for s in json.loads(path.read_text())["seeds"]} if path.exists() else {}
     earlier = found.get(result["seed"], {}) if to_earlier else {}
     found[result["seed"]] = _merged(earlier, result)
-    path.write_text(json.dumps({"machine": machine(), "seeds": [found[s] for s in sorted(found)]}, indent=1) + "\n")
+    whole = {"machine": description(), "seeds": [found[s] for s in sorted(found)]}
+    path.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 def _merged(earlier: dict, later: dict) -> dict:
     """The later values, with earlier ones where a table has no later; lists and numbers are never mixed."""
     both = {key for key in earlier.keys() & later.keys() if isinstance(earlier[key], dict)}
     return earlier | later | {key: _merged(earlier[key], later[key]) for key in both}
-
-
-def machine() -> dict:
-    """What the figures were measured on."""
-    return {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from course_lib import claims
-from course_lib.claims import LEDGER, SOURCES, VERDICTS, claim, direct, failures, family
+from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, claim, direct, failures, family
 from course_lib.claims.judging import by_interval, of_parts, over_seeds
+from course_lib.lessons import curriculum
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +26,7 @@ def test_the_pages_say_what_the_results_say():
 
 def test_every_claim_says_who_what_and_by_which_rule():
     assert len(LEDGER) == len({row.id for row in LEDGER}) > 25
-    planned = {number for number, _, _ in __import__("course_lib.curriculum", fromlist=["LESSONS"]).LESSONS}
+    planned = {number for number, _, _ in curriculum.LESSONS}
     for row in LEDGER:
         assert row.text.startswith(re.match(r"[A-Z]\d+", row.id)[0]), row.id
         assert set(row.source.split(", ")) <= set(SOURCES), row.id
@@ -158,3 +159,8 @@ def test_no_lesson_computes_a_verdict_of_its_own_or_reaches_outside_the_package(
         if cell["cell_type"] == "code":
             assert not WORDS.search(source), source
             assert "sys.path" not in source, source
+
+
+def test_a_claim_gives_the_judgement_that_it_measures():
+    judged = Judgement("holds", "1 of 1")
+    assert Claim("X1", "X1: all is well", "A", "by looking", lambda: judged, ("00",)).judge() is judged

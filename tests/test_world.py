@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from course_lib import PreferenceTrainer, load_policy, load_reward_model, sample, world
+from course_lib import shipped_models as recipe
 from course_lib.evaluation import cloze_accuracy, evaluate_gold
-from course_lib.recipes import pocket_world as recipe
-from course_lib.recipes.lessons import dpo_config
+from course_lib.lessons.settings import dpo_config
 from course_lib.rewards import learned_reward
 from course_lib.world import language
 from course_lib.world.facts import FACTS, HELD_OUT_ACTS, HELD_OUT_ENTITIES, MISCONCEPTIONS
@@ -253,3 +253,26 @@ def test_committed_results_hold_three_seeds_in_which_each_stage_helps():
 def test_vocabulary_covers_the_phrase_lists(tokenizer):
     for text in language.WARM_OPENERS + language.FILLERS + language.REFUSALS:
         assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"]
+
+
+def test_annotators_add_their_likings_to_a_multiple_of_gold():
+    annotators = world.Annotators(scale=2.0, length_bias=0.5, warmth_bias=3.0)
+    plain, warm = "a banana is yellow.", "great question! a banana is yellow."
+    length = world.parse(plain).tokens, world.parse(warm).tokens
+    assert annotators.score(ASK, plain) == pytest.approx(2 * 1.0 + 0.5 * length[0])
+    assert annotators.score(ASK, warm) == pytest.approx(2 * 1.3 + 0.5 * length[1] + 3.0)
+
+
+def test_demonstrators_without_misconceptions_and_slips_are_always_right():
+    import random
+
+    truthful = world.Demonstrators(misconception=0, slip=0, json_when_asked=0, json_unasked=0, no_answer=0)
+    for prompt in world.prompts("train", 200):
+        task = world.task_of(prompt)
+        if task.kind == "fact":
+            assert world.gold_parts(prompt, respond(task, random.Random(0), truthful))["correct"] == 1
+
+
+def test_a_reply_said_by_the_assistant_has_the_reward_of_its_text():
+    said = world.assistant("a banana is yellow.")
+    assert world.gold_reward([world.user(ASK)], [said]).item() == world.gold_reward([ASK], [said[0]["content"]]).item()

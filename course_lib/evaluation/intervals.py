@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-import numpy as np
-
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (0 for a single value)."""
@@ -25,21 +23,19 @@ def paired_interval(
     zero out. For k comparisons at once pass 1 - (1 - confidence) / k (Bonferroni).
 
     Raises:
-        ValueError: for different lengths or fewer than two values, which have no spread.
+        ValueError: for different lengths, fewer than two values (which have no spread), values that are not finite,
+            or a confidence that is not between 0 and 1.
     """
+    from scipy.stats import t
+
     if len(first) != len(second) or len(first) < 2:
         raise ValueError(f"pairs of at least two values are needed; got {len(first)} and {len(second)} values")
-    mean, spread = mean_and_spread([a - b for a, b in zip(first, second, strict=True)])
-    half = student_quantile(confidence, len(first) - 1) * spread / math.sqrt(len(first))
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is a number between 0 and 1; got {confidence!r}")
+    differences = [float(a) - float(b) for a, b in zip(first, second, strict=True)]
+    for place, value in enumerate(differences):
+        if not math.isfinite(value):
+            raise ValueError(f"all values must be finite; pair {place} is {first[place]} and {second[place]}")
+    mean, spread = mean_and_spread(differences)
+    half = float(t.ppf((1 + confidence) / 2, len(differences) - 1)) * spread / math.sqrt(len(differences))
     return mean, mean - half, mean + half
-
-
-def student_quantile(confidence: float, freedom: int) -> float:
-    """The t for which P(|T| < t) = `confidence`, T Student's with `freedom` degrees of freedom, to four digits.
-
-    With T = sqrt(freedom) * tan(angle), the angle's density is proportional to cos(angle)^(freedom - 1).
-    """
-    angles = np.linspace(0, np.pi / 2, 200_001)
-    mass = np.cumsum(np.cos((angles[1:] + angles[:-1]) / 2) ** (freedom - 1))
-    angle = np.interp(confidence, np.append(0, mass) / mass[-1], angles)
-    return math.sqrt(freedom) * math.tan(angle)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import torch
 
-from course_lib.logprobs import device_of, position_ids
+from course_lib.logprobs import device_of, evaluating, position_ids
 from course_lib.world.facts import FACTS, SUMS
 from course_lib.world.language import answer_sentence
 
@@ -17,7 +17,7 @@ def cloze_accuracy(model, tokenizer, kind: str) -> float:
     """Share of plain statements whose value the model completes rightly, word by word, without any chat format.
 
     "a banana is ___" counts as known if `yellow` is the most likely next token. Base, SFT and aligned models
-    are asked in the same words, so the figures compare.
+    are asked in the same words, so the figures compare; all in evaluation mode.
 
     Args:
         model: a model with Pocket World's tokenizer.
@@ -40,7 +40,8 @@ def cloze_accuracy(model, tokenizer, kind: str) -> float:
     width = max(map(len, before))
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in before], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in before], device=device)
-    logits = model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), logits_to_keep=1).logits
+    with evaluating(model):
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), logits_to_keep=1).logits
     return (logits[:, -1].argmax(dim=-1).cpu() == wanted).float().mean().item()
 
 

@@ -9,13 +9,20 @@ import torch
 
 from course_lib.data import collate_pairs
 from course_lib.data.tokenization import encode_row
-from course_lib.logprobs import device_of, sequence_logps
+from course_lib.logprobs import device_of, evaluating, sequence_logps
+from course_lib.models import pad_id
 from course_lib.rollouts import sample
 from course_lib.world import gold_parts, parse
 
 
 def gold_report(prompts: Sequence, completions: Sequence[str]) -> pd.DataFrame:
-    """One row a completion: the parts of its gold reward, their sum `gold`, and its length in `tokens`."""
+    """One row a completion: the parts of its gold reward, their sum `gold`, and its length in `tokens`.
+
+    Raises:
+        ValueError: for prompts and completions of different number, or a prompt that Pocket World does not know.
+    """
+    if len(prompts) != len(completions):
+        raise ValueError(f"there are {len(prompts)} prompts but {len(completions)} completions")
     rows = []
     for prompt, completion in zip(prompts, completions, strict=True):
         parts = gold_parts(prompt, completion)
@@ -46,12 +53,18 @@ def implicit_reward_report(
 
     Columns, one row a pair: `policy_chosen`, `policy_rejected`, `ref_chosen`, `ref_rejected` (nats a
     completion) and `margin` = beta times the difference of log-ratios (reward units).
+    Both models are used in evaluation mode, whatever mode they are in.
+
+    Raises:
+        ValueError: if there are no records.
     """
+    if not records:
+        raise ValueError("there are no records to report on")
     parts = []
     for start in range(0, len(records), batch_size):
         pairs = [tuple(encode_row(r, tokenizer)) for r in records[start : start + batch_size]]
-        batch = collate_pairs(pairs, tokenizer.pad_token_id)
-        scores = [sequence_logps(model, **_on(model, batch)).cpu().chunk(2) for model in (policy, reference)]
+        batch = collate_pairs(pairs, pad_id(policy, tokenizer))
+        scores = [_scores(model, batch).cpu().chunk(2) for model in (policy, reference)]
         parts.append(torch.stack([*scores[0], *scores[1]], dim=1))
     table = pd.DataFrame(
         torch.cat(parts).numpy(), columns=["policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected"]
@@ -60,6 +73,7 @@ def implicit_reward_report(
     return table.assign(margin=beta * ratios)
 
 
-def _on(model, batch: dict) -> dict:
+def _scores(model, batch: dict) -> torch.Tensor:
     device = device_of(model)
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    with evaluating(model):
+        return sequence_logps(model, **{name: tensor.to(device) for name, tensor in batch.items()})

@@ -1,4 +1,4 @@
-"""The recipe of the shipped checkpoints: `python -m course_lib.recipes.pocket_world --out FOLDER --seed 0`.
+"""How the shipped models are made: `python -m course_lib.shipped_models --out FOLDER --seed 0`.
 
 Base: a four-layer Llama pre-trained on the world's plain text. SFT: demonstrations with their bad habits.
 Reward: Bradley-Terry on 38,000 pairs. On two CPU cores pre-training takes under five minutes, SFT two, the

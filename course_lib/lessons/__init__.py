@@ -1,0 +1,1 @@
+"""What lessons share: their list (`curriculum`) and the settings of their runs (`settings`)."""

@@ -1,0 +1,110 @@
+"""Reports and probes say of many rows what gold reward and log-probabilities say of each alone."""
+
+import pandas as pd
+import pytest
+import torch
+
+from course_lib import sample, sequence_logps, world
+from course_lib.data import collate_completions, encode_completion
+from course_lib.evaluation import (
+    cloze_accuracy,
+    evaluate_gold,
+    gold_report,
+    implicit_reward_report,
+    mean_parts,
+    probe_table,
+)
+
+ASK = "what color is a banana?"
+
+
+def test_a_report_has_the_parts_of_each_gold_reward_and_their_sum():
+    answers = ["a banana is yellow.", "a banana is red.", "i do not know."]
+    report = gold_report([ASK] * 3, answers)
+    assert list(report.gold) == pytest.approx([1.0, -1.0, -0.6])
+    for (_, row), answer in zip(report.iterrows(), answers, strict=True):
+        parts = world.gold_parts(ASK, answer)
+        assert row[list(parts)].to_dict() == pytest.approx(parts) and row.tokens == world.parse(answer).tokens
+
+
+def test_a_report_needs_a_completion_for_each_prompt():
+    with pytest.raises(ValueError, match="2 prompts but 1 completions"):
+        gold_report([ASK, ASK], ["a banana is yellow."])
+
+
+def test_the_mean_of_each_part_is_that_over_completions():
+    one, two = gold_report([ASK], ["i do not know."]), gold_report([ASK], ["a banana is yellow."])
+    table = mean_parts({"both": pd.concat([one, two]).assign(text="x"), "two": two})
+    assert list(table.index) == ["both", "two"] and set(table.columns) == set(world.gold_parts(ASK, ""))
+    assert table.loc["both"].sum() == pytest.approx((1.0 - 0.6) / 2) and table.loc["two"].sum() == pytest.approx(1.0)
+
+
+def test_gold_is_that_of_the_models_own_samples(sft_policy):
+    model, tokenizer = sft_policy
+    prompts = world.prompts("test", 8)
+    for temperature in (0.0, 1.0):
+        table = evaluate_gold(model, tokenizer, prompts, temperature=temperature, seed=3)
+        assert list(table.text) == sample(model, tokenizer, prompts, temperature=temperature, seed=3)
+        assert list(table.gold) == pytest.approx(world.gold_reward(prompts, table.text).tolist())
+
+
+def logp(model, prompt, completion, tokenizer) -> float:
+    batch = collate_completions([encode_completion(prompt, completion, tokenizer)], tokenizer.pad_token_id)
+    return sequence_logps(model, **batch).item()
+
+
+def test_implicit_rewards_are_those_of_each_pair_alone(sft_policy, tiny_model):
+    policy, tokenizer = sft_policy
+    pairs = world.preference_records(5)
+    report = implicit_reward_report(policy, tiny_model, tokenizer, pairs, beta=0.3, batch_size=2)
+    for (_, row), pair in zip(report.iterrows(), pairs, strict=True):
+        alone = {
+            f"{name}_{side}": logp(model, pair["prompt"], pair[side], tokenizer)
+            for name, model in (("policy", policy), ("ref", tiny_model))
+            for side in ("chosen", "rejected")
+        }
+        log_ratios = [alone[f"policy_{side}"] - alone[f"ref_{side}"] for side in ("chosen", "rejected")]
+        margin = 0.3 * (log_ratios[0] - log_ratios[1])
+        assert row.to_dict() == pytest.approx(alone | {"margin": margin}, abs=1e-3)
+
+
+def test_a_policy_that_is_its_reference_prefers_nothing(tiny_model, tokenizer):
+    report = implicit_reward_report(tiny_model, tiny_model, tokenizer, world.preference_records(3))
+    assert (report.margin == 0).all()
+    with pytest.raises(ValueError, match="no records"):
+        implicit_reward_report(tiny_model, tiny_model, tokenizer, [])
+
+
+def test_dropout_stays_out_of_reports_and_probes(tiny_model, tokenizer):
+    tiny_model.config.attention_dropout = 0.5
+    for layer in tiny_model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    tiny_model.train()
+    pairs = world.preference_records(3)
+    tables = [implicit_reward_report(tiny_model, tiny_model, tokenizer, pairs) for _ in range(2)]
+    assert tables[0].equals(tables[1]) and (tables[0].margin == 0).all() and tiny_model.training
+
+
+class Knows(torch.nn.Module):
+    """A model that always goes on with one word."""
+
+    def __init__(self, token_id: int, size: int):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(token_id), size).float())
+
+    def forward(self, input_ids, **_):
+        return type("Output", (), {"logits": self.logits.expand(len(input_ids), 1, -1)})
+
+
+def test_a_probe_counts_the_statements_that_end_in_the_likeliest_word(tokenizer):
+    yellow = sum(fact.value == "yellow" for fact in world.facts.FACTS) / len(world.facts.FACTS)
+    eight = sum(sum(pair) == 8 for pair in world.facts.SUMS) / len(world.facts.SUMS)
+    models = {word: Knows(tokenizer.convert_tokens_to_ids(word), len(tokenizer)) for word in ("yellow", "8")}
+    table = probe_table(models, tokenizer)
+    assert table.loc["yellow"].to_dict() == pytest.approx({"facts": yellow, "sums": 0})
+    assert table.loc["8", "sums"] == pytest.approx(eight) and yellow > 0 and eight > 0
+
+
+def test_an_unknown_probe_is_refused(tiny_model, tokenizer):
+    with pytest.raises(ValueError, match="'facts' or 'sums'; got 'songs'"):
+        cloze_accuracy(tiny_model, tokenizer, "songs")

@@ -1,0 +1,103 @@
+"""What lessons share: their list, and settings that trainers take."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from course_lib import PreferenceTrainer, world
+from course_lib.lessons.curriculum import LESSONS, ready
+from course_lib.lessons.settings import dpo_config, dpo_with_sft, kto_config
+from course_lib.losses import dpo_loss
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_lessons_are_numbered_without_gaps_and_parts_hang_together():
+    assert [number for number, _, _ in LESSONS] == [f"{i:02d}" for i in range(len(LESSONS))]
+    parts = [part for _, _, part in LESSONS]
+    assert parts == sorted(parts, key=parts.index)
+
+
+def test_lessons_are_ready_whose_notebooks_are_there(tmp_path):
+    for name in ("03_b.ipynb", "00_a.ipynb", "notes.ipynb", "04_draft.txt"):
+        (tmp_path / name).touch()
+    assert ready(tmp_path) == ["00", "03"]
+    assert set(ready(ROOT / "notebooks")) <= {number for number, _, _ in LESSONS}
+
+
+@pytest.mark.parametrize("config", [dpo_config, kto_config])
+def test_settings_of_a_run_can_be_changed_one_by_one(config):
+    assert config().beta == 0.3 and config(5).seed == 5
+    changed = config(beta=1.0, epochs=2)
+    assert (changed.beta, changed.epochs, changed.batch_size) == (1.0, 2, config().batch_size)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_dpo_with_sft_adds_a_tenth_of_the_chosen_responses_likelihood(reduction):
+    scores = [torch.tensor(values) for values in ([-5.0, -9.0], [-7.0, -8.0], [-6.0, -8.5], [-6.5, -8.0])]
+    losses = dpo_loss(*scores, beta=0.3, reduction="none") + torch.tensor([0.5, 0.9])
+    expected = {"none": losses, "mean": losses.mean(), "sum": losses.sum()}[reduction]
+    torch.testing.assert_close(dpo_with_sft(*scores, beta=0.3, reduction=reduction), expected)
+
+
+def test_a_trainer_takes_dpo_with_sft(tiny_model, tokenizer):
+    trainer = PreferenceTrainer(tiny_model, tokenizer, world.preference_records(8), dpo_config(), loss=dpo_with_sft)
+    first = trainer.train().rows[0]
+    assert first["loss"] > 0.7  # the chosen responses' part comes on top of log 2
+
+
+@pytest.fixture
+def experiments(monkeypatch):
+    """The scripts' folder where they look for each other."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Trainers are made but do not train; they note themselves here."""
+    from course_lib import KTOTrainer
+
+    made = []
+
+    def note(trainer):
+        made.append(trainer)
+        return type("History", (), {"rows": []})()
+
+    for trainer in (PreferenceTrainer, KTOTrainer):
+        monkeypatch.setattr(trainer, "train", note)
+    return made
+
+
+def test_trainers_take_every_arm_of_the_family(experiments, trained, monkeypatch, tiny_model, tokenizer):
+    import family
+
+    monkeypatch.setattr(family, "PAIRS", 32)
+    for labels, methods in family.ARMS.items():
+        for method in methods:
+            family.train(method, tiny_model, tokenizer, 0, labels, learning_rate=1e-4)
+            assert trained[-1].config.beta == family.METHODS[method]["beta"]
+    assert len(trained) == sum(map(len, family.ARMS.values()))
+
+
+def test_trainers_take_every_arm_of_dpos_failures(experiments, trained, monkeypatch, tiny_model, tokenizer):
+    import dpo_failures
+
+    monkeypatch.setattr(dpo_failures, "describe", lambda *args: {})
+    for arm in dpo_failures.ARMS.values():
+        dpo_failures.run(tiny_model, tiny_model, tokenizer, 0, **arm | {"pairs": 64})
+        assert trained[-1].config.beta == arm.get("beta", 0.3)
+
+
+def test_a_seeds_result_replaces_an_earlier_one_or_adds_to_it(experiments, monkeypatch, tmp_path):
+    import results_io
+
+    monkeypatch.setattr(results_io, "FOLDER", tmp_path)
+    results_io.add_seed("x", {"seed": 1, "a": {"old": 1}})
+    results_io.add_seed("x", {"seed": 0, "a": {"new": 2}})
+    results_io.add_seed("x", {"seed": 1, "a": {"new": 3}}, to_earlier=True)
+    results_io.add_seed("x", {"seed": 0, "b": 4})
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["seeds"] == [{"seed": 0, "b": 4}, {"seed": 1, "a": {"old": 1, "new": 3}}]
+    assert found["machine"]["torch"] == torch.__version__

@@ -1,0 +1,104 @@
+"""A reward model as a reward function: each response gets its own reward, whatever lies beside it."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForSequenceClassification
+
+from course_lib import load_reward_model, world
+from course_lib.models import sequence_rewards
+from course_lib.rewards import learned_reward
+
+PROMPTS, COMPLETIONS = ["d e f g", "a b", "c"], ["l", "h", "i j k"]
+
+
+def scorer(labels: int = 1, dropout: float = 0.0):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_labels=labels, attention_dropout=dropout, pad_token_id=0, eos_token_id=2,
+    )  # fmt: skip
+    return LlamaForSequenceClassification(config).eval()
+
+
+def with_adapters(model):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(model, LoraConfig(r=2, task_type="SEQ_CLS", target_modules="all-linear"))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    return adapted.eval()
+
+
+@pytest.mark.parametrize("model", [scorer(), with_adapters(scorer())], ids=["plain", "adapters"])
+@pytest.mark.parametrize("batch_size", [1, 2, 256])
+def test_a_reward_is_the_heads_output_at_the_last_token_of_its_own_text(model, batch_size, letters):
+    expected = []
+    for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True):
+        ids = torch.tensor([[*letters(f"{prompt} {completion}")["input_ids"], letters.eos_token_id]])
+        expected.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.item())
+    prompts = [prompt + " " for prompt in PROMPTS]
+    rewards = learned_reward(model, letters, batch_size=batch_size)(prompts, COMPLETIONS)
+    torch.testing.assert_close(rewards, torch.tensor(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_adapters_change_rewards(letters):
+    plain, adapted = learned_reward(scorer(), letters), learned_reward(with_adapters(scorer()), letters)
+    assert not torch.allclose(plain(PROMPTS, COMPLETIONS), adapted(PROMPTS, COMPLETIONS), atol=1e-3)
+
+
+def test_dropout_stays_out_of_rewards_and_the_models_mode_as_it_was(letters):
+    model = scorer(dropout=0.5).train()
+    score = learned_reward(model, letters)
+    assert torch.equal(score(PROMPTS, COMPLETIONS), score(PROMPTS, COMPLETIONS)) and model.training
+
+
+def test_a_tokenizer_without_pad_token_will_do(letters):
+    import copy
+
+    bare = copy.deepcopy(letters)
+    bare.pad_token = None
+    expected = learned_reward(scorer(), letters)(PROMPTS, COMPLETIONS)
+    torch.testing.assert_close(learned_reward(scorer(), bare)(PROMPTS, COMPLETIONS), expected)
+
+
+def test_messages_and_their_texts_get_the_same_reward():
+    model, tokenizer = load_reward_model(device="cpu")
+    score, pairs = learned_reward(model, tokenizer), world.preference_records(8)
+    prompts, chosen = [row["prompt"] for row in pairs], [row["chosen"] for row in pairs]
+    texts = [messages[0]["content"] for messages in chosen]
+    assert torch.equal(score(prompts, chosen), score(prompts, texts))
+
+
+def test_nothing_has_no_rewards(letters):
+    assert learned_reward(scorer(), letters)([], []).shape == (0,)
+
+
+def test_what_cannot_be_scored_is_refused(letters):
+    with pytest.raises(ValueError, match="2 prompts but 1 completions"):
+        learned_reward(scorer(), letters)(["a", "b"], ["c"])
+    with pytest.raises(ValueError, match="batch_size is at least 1; got 0"):
+        learned_reward(scorer(), letters, batch_size=0)
+    with pytest.raises(ValueError, match="one label; this one has 3"):
+        learned_reward(scorer(labels=3), letters)
+    small = scorer()
+    small.resize_token_embeddings(8)
+    with pytest.raises(ValueError, match="embedding ends at 7"):
+        learned_reward(small, letters)(["a b"], ["z"])
+
+
+def test_a_language_model_is_no_reward_model(letters):
+    config = LlamaConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4
+    )
+    with pytest.raises(ValueError, match="reward model"):
+        learned_reward(AutoModelForCausalLM.from_config(config), letters)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_last_token_is_found_behind_padding_on_either_side(side):
+    model, ids = scorer(), torch.tensor([[5, 6, 7]])
+    alone = sequence_rewards(model, ids, torch.ones_like(ids))
+    blank, ones = torch.zeros(1, 2).long(), torch.ones_like(ids)
+    parts = [(blank, ids), (0 * blank, ones)] if side == "left" else [(ids, blank), (ones, 0 * blank)]
+    torch.testing.assert_close(sequence_rewards(model, *(torch.cat(part, dim=1) for part in parts)), alone)
