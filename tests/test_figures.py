@@ -295,3 +295,19 @@ def test_jupyter_gets_the_text_beside_the_image(monkeypatch):
     ax = figures.bars({"dpo": [2.0]}, ylabel="reward")
     data, metadata = shell.display_formatter.format(ax.figure)
     assert "image/png" in data and metadata["image/png"] == {"alt": "Bars: DPO 2. Vertical axis: reward."}
+
+
+def test_committed_notebooks_keep_the_text_and_no_image_goes_without(monkeypatch, tmp_path):
+    import nbformat
+
+    monkeypatch.syspath_prepend(PACKAGE.parent / "tools")
+    import notebooks
+
+    v4 = nbformat.v4
+    described = {"image/png": {"alt": "Bars: DPO 2.", "width": 3}, "needs_background": "light"}
+    outputs = [v4.new_output("display_data", data={"image/png": "QQ=="}, metadata=m) for m in (described, {})]
+    book = notebooks.normalised(v4.new_notebook(cells=[v4.new_code_cell("1", outputs=outputs)]))
+    assert [output.metadata for output in book.cells[0].outputs] == [{"image/png": {"alt": "Bars: DPO 2."}}, {}]
+    path = tmp_path / "lesson.ipynb"
+    path.write_text(notebooks.text_of(book), encoding="utf-8")
+    assert any("alternative text on 1 of 2 images" in fault for fault in notebooks.faults(path))

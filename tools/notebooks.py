@@ -124,7 +124,7 @@ def faults(path: Path) -> list[str]:
         found.append("has an error in its outputs")
     images = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
     if silent := sum("image/png" not in image.metadata for image in images):
-        found.append(f"has {silent} images without alternative text: call figures.use_style() and run it again")
+        found.append(f"lacks alternative text on {silent} of {len(images)} images: call figures.use_style(), run again")
     if not any("NBVAL_CHECK_OUTPUT" in cell.source for cell in code):
         found.append("has no cell marked # NBVAL_CHECK_OUTPUT, so its outputs are never compared")
     measured = notebook.metadata.get("course")

@@ -17,7 +17,7 @@ from course_lib.figures.style import COLORS, ROLE_COLORS
 
 def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]]) -> plt.Figure:
     """Rows of tokens in boxes, coloured by what each is: "prompt", "completion", "end" or "padding"."""
-    columns = max(6, *map(len, tokens))  # six leave room for the names of the roles
+    columns = max(8, *map(len, tokens))  # eight leave room for the names of the roles
     figure, axes = plt.subplots(figsize=(min(13, 0.72 * columns), 0.62 * len(tokens) + 0.6))
     for y, (row, row_roles) in enumerate(zip(tokens, roles, strict=True)):
         for x, (token, role) in enumerate(zip(row, row_roles, strict=True)):
