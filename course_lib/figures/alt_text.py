@@ -36,7 +36,7 @@ def description(figure: Figure) -> str:
 
 def listed(values: Mapping[str, float]) -> str:
     """Names with their values to three digits: "SFT 0.5, DPO 1.25"."""
-    return ", ".join(f"{name} {number(value)}" for name, value in values.items())
+    return ", ".join(f"{str(name).rstrip('.')} {number(value)}" for name, value in values.items())
 
 
 def number(value: float) -> str:
@@ -79,11 +79,13 @@ def _axis_label(axis) -> str:
 def _drawn(ax: Axes) -> str:
     """What can be said of marks that nobody described."""
     lines = [line for line in ax.lines if not line.get_label().startswith("_") and len(line.get_ydata())]
-    ends = [
-        f"{line.get_label()} from {number(line.get_ydata()[0])} to {number(line.get_ydata()[-1])}" for line in lines
-    ]
+    ends = [f"{line.get_label()} {_ends(line.get_ydata())}" for line in lines]
     bars = [f"bars: {len(ax.patches)}"] if ax.patches else []
     return "; ".join([*ends, *bars])
+
+
+def _ends(y) -> str:
+    return f"at {number(y[0])}" if y[0] == y[-1] else f"from {number(y[0])} to {number(y[-1])}"
 
 
 def _sentence(text: str) -> str:
