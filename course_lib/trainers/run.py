@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +14,7 @@ from transformers import get_scheduler
 
 from course_lib.trainers.config import TrainingConfig
 from course_lib.trainers.history import History
-
-if TYPE_CHECKING:
-    from course_lib.trainers.base import Trainer
+from course_lib.trainers.method import Method
 
 
 class Run:
@@ -29,7 +26,7 @@ class Run:
         metrics: those of the step at hand, before they are averaged into the history.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: Method):
         config = trainer.config
         torch.manual_seed(config.seed)
         self.accelerator = _accelerator(config)
