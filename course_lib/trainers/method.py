@@ -143,7 +143,8 @@ class Method(ABC):
         """What a run must have in common with a checkpoint to go on from it."""
         settings = {k: v for k, v in self.config.to_dict().items() if k not in MAY_CHANGE_ON_RESUME}
         records = hashlib.sha256(repr((self.rows, self.training)).encode()).hexdigest()[:16]
-        return {"method": self.name, "records": records} | settings
+        trained = sum(p.numel() for module in self.trained().values() for p in module.parameters() if p.requires_grad)
+        return {"method": self.name, "records": records, "trained weights": trained} | settings
 
     def state_dict(self) -> dict:
         """What a method keeps between steps, beside its models, as tensors and plain values."""

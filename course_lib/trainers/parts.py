@@ -196,3 +196,4 @@ class SaveCheckpoints(Part):
                 self.checkpoints.write(run.step, state)
             except OSError as error:
                 logger.warning("step %d: no checkpoint was written (%s); training goes on", run.step, error)
+        run.accelerator.wait_for_everyone()
