@@ -107,7 +107,7 @@ def trl_run(model, tokenizer, records, spec, arm, stamps) -> float:
 def our_run(model, tokenizer, records, spec, arm, stamps) -> float:
     """PreferenceTrainer with the levers up to `arm` in use."""
     from course_lib.logprobs import completions
-    from course_lib.trainers import PreferenceConfig, PreferenceTrainer
+    from course_lib.trainers import Part, PreferenceConfig, PreferenceTrainer
 
     levers = list(ARMS)[2 : list(ARMS).index(arm) + 1]
     if "head" not in levers:
@@ -120,13 +120,13 @@ def our_run(model, tokenizer, records, spec, arm, stamps) -> float:
         def length(self, row):
             return super().length(row) if "buckets" in levers else 0
 
-        def _step(self, *args):
-            metrics = super()._step(*args)
+    class Clock(Part):
+        def after_step(self, run):
             stamp(stamps)
-            return metrics
 
     reference = "precomputed" if "precomputed" in levers else "copy"
-    return WithLevers(model, tokenizer, records, config, reference=reference).train().rows[0]["loss"]
+    trainer = WithLevers(model, tokenizer, records, config, reference=reference)
+    return trainer.train(parts=[Clock()]).rows[0]["loss"]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 import copy
 import random
+import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +14,13 @@ from test_trainers import QUIET, weights
 from course_lib import ppo_policy_loss, ppo_value_loss, sample, whiten
 from course_lib.data import collate_completions, encode_completion
 from course_lib.logprobs import completion_logps
-from course_lib.trainers import Part, Trainer, TrainingConfig
+from course_lib.trainers import Method, Part, Trainer, TrainingConfig
 from course_lib.world import prompts
+
+
+def test_a_method_knows_nothing_of_the_loop():
+    source = Path(sys.modules[Method.__module__].__file__).read_text()
+    assert issubclass(Trainer, Method) and not re.search(r"trainers\.(loop|run|part|base)", source)
 
 
 class Rollouts:

@@ -8,15 +8,10 @@ from course_lib.data.collation import (
     even_parts,
     shared_length,
 )
+from course_lib.data.lengths import fit_rows
 from course_lib.data.loading import load_records
-from course_lib.data.records import (
-    RecordError,
-    encode_records,
-    find_problems,
-    fit_rows,
-    keep_valid,
-    validate_records,
-)
+from course_lib.data.problems import RecordError
+from course_lib.data.records import encode_records, find_problems, keep_valid, validate_records
 from course_lib.data.tokenization import (
     Encoded,
     encode_completion,

@@ -8,7 +8,7 @@ import io
 import json
 from pathlib import Path
 
-from course_lib.data.records import Problem, RecordError
+from course_lib.data.problems import Problem, RecordError
 
 READ = (".jsonl", ".json", ".parquet", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz")
 OTHERS = (".txt", ".tsv", ".arrow", ".xlsx", ".zip", ".zst", ".ndjson", ".pkl", ".gz", ".bz2", ".xz", ".tar")

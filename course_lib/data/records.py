@@ -1,41 +1,13 @@
-"""Record formats and their validation: every problem is named with its row number and a remedy."""
+"""Validation of records: every problem is named with its row number and a remedy."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from course_lib.data.formats import KINDS, ROLES, is_dialogue, keys_of, normalised, only_known_keys
+from course_lib.data.lengths import length_problems
+from course_lib.data.problems import Problem, RecordError
 from course_lib.data.tokenization import Encoded, encode_row
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with one row (counted from 0) and what to do about it."""
-
-    row: int
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"row {self.row}: {self.what}; {self.remedy}"
-
-
-class RecordError(ValueError):
-    """Some records cannot be trained on. `problems` holds all of them, the message the first ten and what to do."""
-
-    def __init__(self, problems: list[Problem], total: int, advice: str = ""):
-        self.problems = problems
-        rows = len({p.row for p in problems})
-        shown = "\n".join(f"  {p}" for p in problems[:10])
-        more = f"\n  ... and {len(problems) - 10} more in .problems" if len(problems) > 10 else ""
-        super().__init__(
-            f"{rows} of {total} records cannot be used (rows count from 0):\n{shown}{more}\n"
-            f"{advice or 'Mend them, or leave them out.'}"
-        )
 
 
 def validate_records(records: Sequence[dict], kind: str, *, tokenizer=None, max_length: int | None = None):
@@ -70,43 +42,6 @@ def encode_records(records: Sequence[dict], kind: str, *, tokenizer, max_length:
     if problems:
         raise RecordError(problems, len(records), _keep_the_others(kind, max_length))
     return [tuple(row) if kind == "preference" else row[0] for row in encoded]
-
-
-def fit_rows(rows: Sequence, max_length: int, *, over_long: str = "refuse") -> tuple[list, list[int]]:
-    """Hold encoded rows to a length.
-
-    Args:
-        rows: as `encode_records` gives them: an `Encoded`, or (chosen, rejected).
-        max_length: tokens of prompt and completion together.
-        over_long: "refuse" raises; "drop" leaves longer rows out; "truncate" cuts the ends of their completions, and
-            leaves a row out where that would leave nothing that counts, or a pair without a difference. What is cut or
-            left out is counted in the log.
-
-    Returns:
-        `(rows, kept)`: the rows that remain, and their indices.
-
-    Raises:
-        RecordError: for "refuse", with every over-long row; otherwise if no row remains.
-    """
-    long = {i: problem for i, row in enumerate(rows) for problem in _length_problems(_sides(row), max_length)}
-    if long and over_long == "refuse":
-        problems = [Problem(i, what, remedy) for i, (what, remedy) in long.items()]
-        raise RecordError(problems, len(rows), "Raise max_length, or set over_long='drop' or 'truncate' in the config.")
-    cut = {i: _truncated(rows[i], max_length) for i in long} if over_long == "truncate" else {}
-    fitted = {i: cut.get(i) if i in long else row for i, row in enumerate(rows)}
-    kept = [i for i, row in fitted.items() if row is not None]
-    if not kept:
-        raise RecordError([Problem(i, *problem) for i, problem in long.items()], len(rows), "Raise max_length.")
-    if long:
-        dropped = len(rows) - len(kept)
-        logger.warning(
-            "max_length=%d: of %d records %d were cut and %d left out",
-            max_length,
-            len(rows),
-            len(long) - dropped,
-            dropped,
-        )
-    return [fitted[i] for i in kept], kept
 
 
 def _listed(records) -> list:
@@ -276,41 +211,9 @@ def _token_problems(record: dict, tokenizer, max_length: int | None, encoded: li
         return
     encoded.append(row)
     if max_length is not None:
-        yield from _length_problems(row, max_length)
+        yield from length_problems(row, max_length)
     if len(row) == 2 and row[0] == row[1]:
         yield "has 'chosen' and 'rejected' that are the same tokens", "drop the row, or find the pair that was meant"
-
-
-def _length_problems(sides: Sequence[Encoded], max_length: int):
-    prompt, longest = len(sides[0].prompt_ids), max(side.length for side in sides)
-    if prompt >= max_length:
-        yield (
-            f"has an over-long prompt: {prompt} tokens leave no room for a completion in max_length={max_length}",
-            "shorten the prompt, raise max_length, or drop the row",
-        )
-    elif longest > max_length:
-        yield (
-            f"is {longest} tokens long, over max_length={max_length}",
-            "raise max_length or drop the row (nothing is cut off silently)",
-        )
-
-
-def _sides(row) -> tuple[Encoded, ...]:
-    return (row,) if isinstance(row, Encoded) else tuple(row)
-
-
-def _truncated(row, max_length: int):
-    """The row with its completions cut to fit; None where nothing that counts would be left, or no difference."""
-    sides = [_cut(side, max_length - len(side.prompt_ids)) for side in _sides(row)]
-    if any(not side.scored_tokens for side in sides) or (len(sides) == 2 and sides[0] == sides[1]):
-        return None
-    return sides[0] if isinstance(row, Encoded) else tuple(sides)
-
-
-def _cut(side: Encoded, room: int) -> Encoded:
-    room = max(0, room)
-    scored = None if side.scored is None else side.scored[:room]
-    return side._replace(completion_ids=side.completion_ids[:room], scored=scored)
 
 
 def _names(keys) -> str:

@@ -1,14 +1,17 @@
 """One short loop, and what each method feeds it. Imports data, models, logprobs and losses.
 
-`config` holds the settings, `base` what a method is, `run` all that changes while it trains, `loop` the loop, `parts`
-what happens around its steps, `batches` and `checkpoint` where it reads and what it leaves; then one file a method.
+`config` holds the settings, `method` what a method is, `run` all that changes while it trains, `loop` the loop, `part`
+and `parts` what happens around its steps, `batches` and `checkpoint` where it reads and what it leaves, `base` puts
+them together; then one file a method.
 """
 
 from course_lib.trainers.base import Trainer
 from course_lib.trainers.config import TrainingConfig
 from course_lib.trainers.history import History
 from course_lib.trainers.kto import KTOConfig, KTOTrainer
-from course_lib.trainers.parts import Part, TrainingError
+from course_lib.trainers.method import Method
+from course_lib.trainers.part import Part
+from course_lib.trainers.parts import TrainingError
 from course_lib.trainers.preference import PreferenceConfig, PreferenceTrainer
 from course_lib.trainers.reward import RewardTrainer
 from course_lib.trainers.run import Run
@@ -18,6 +21,7 @@ __all__ = [
     "History",
     "KTOConfig",
     "KTOTrainer",
+    "Method",
     "Part",
     "PreferenceConfig",
     "PreferenceTrainer",

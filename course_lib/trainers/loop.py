@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
+from course_lib.trainers.method import Method
+from course_lib.trainers.part import Part
 from course_lib.trainers.run import Run
 
-if TYPE_CHECKING:
-    from course_lib.trainers.base import Trainer
-    from course_lib.trainers.parts import Part
 
-
-def fit(trainer: Trainer, run: Run, parts: Sequence[Part]) -> None:
+def fit(trainer: Method, run: Run, parts: Sequence[Part]) -> None:
     """Take the run's remaining steps."""
     try:
         for part in parts:
@@ -33,7 +30,7 @@ def fit(trainer: Trainer, run: Run, parts: Sequence[Part]) -> None:
             part.finish(run)
 
 
-def take_step(trainer: Trainer, run: Run, parts: Sequence[Part]) -> None:
+def take_step(trainer: Method, run: Run, parts: Sequence[Part]) -> None:
     """One optimiser step over all micro-batches of a batch."""
     micro_batches = [to_device(batch, run.accelerator.device) for batch in run.batches.take()]
     run.metrics = add_gradients(trainer, run, micro_batches)
@@ -49,7 +46,7 @@ def take_step(trainer: Trainer, run: Run, parts: Sequence[Part]) -> None:
     run.step += 1
 
 
-def add_gradients(trainer: Trainer, run: Run, micro_batches: list[dict]) -> dict[str, float]:
+def add_gradients(trainer: Method, run: Run, micro_batches: list[dict]) -> dict[str, float]:
     """Gradients of the loss's mean over its terms; returns the metrics, averaged alike.
 
     Micro-batches and processes hold unequal numbers of terms (tokens, say), and Accelerate averages over them as if

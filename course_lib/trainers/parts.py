@@ -6,18 +6,16 @@ import logging
 import signal
 import threading
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
 
 from course_lib.logprobs import evaluating
+from course_lib.trainers.checkpoint import Checkpoints
 from course_lib.trainers.loop import to_device
+from course_lib.trainers.method import Method
+from course_lib.trainers.part import Part
 from course_lib.trainers.run import Run
-
-if TYPE_CHECKING:
-    from course_lib.trainers.base import Trainer
-    from course_lib.trainers.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
 ABSURD_RATE = 0.1  # AdamW moves every weight by about its rate in a step; no training survives this one
@@ -27,23 +25,7 @@ class TrainingError(RuntimeError):
     """Training had to stop; the message says at which step, why, and what to try."""
 
 
-class Part:
-    """Something that happens before, between and after the steps of a run; override what you need."""
-
-    def start(self, run: Run) -> None:
-        """Before the first step, or the first after a checkpoint."""
-
-    def before_update(self, run: Run) -> None:
-        """After the gradients of a step, before the weights move; `run.metrics` holds the step's loss and norm."""
-
-    def after_step(self, run: Run) -> None:
-        """After the weights have moved and `run.step` counts the step."""
-
-    def finish(self, run: Run) -> None:
-        """After the last step, or what ended the run before it."""
-
-
-def standard_parts(trainer: Trainer, checkpoints: Checkpoints | None) -> list[Part]:
+def standard_parts(trainer: Method, checkpoints: Checkpoints | None) -> list[Part]:
     """What every run has, in the order in which it must happen."""
     parts: list[Part] = [FiniteCheck(), StopOnSignal()]
     if trainer.held_out:
@@ -128,7 +110,7 @@ def _heard(number: int) -> bool:
 class Evaluate(Part):
     """Means of the loss and metrics over the held-out records, every `eval_every` steps and at the end."""
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: Method):
         self.trainer = trainer
 
     def after_step(self, run: Run) -> None:
@@ -139,7 +121,7 @@ class Evaluate(Part):
 
 
 @torch.no_grad()
-def evaluate(trainer: Trainer, run: Run) -> dict[str, float]:
+def evaluate(trainer: Method, run: Run) -> dict[str, float]:
     """Means over all held-out rows, each term weighing the same; the trained weights stay as they are."""
     batches = trainer.batches_of(trainer.held_out, accumulation=1, seed=0)
     sums, total = defaultdict(float), 0
@@ -195,7 +177,7 @@ class Progress(Part):
 class SaveCheckpoints(Part):
     """Write a checkpoint every so many steps, and where the run ends."""
 
-    def __init__(self, trainer: Trainer, checkpoints: Checkpoints):
+    def __init__(self, trainer: Method, checkpoints: Checkpoints):
         self.trainer, self.checkpoints = trainer, checkpoints
 
     def start(self, run: Run) -> None:
@@ -214,3 +196,4 @@ class SaveCheckpoints(Part):
                 self.checkpoints.write(run.step, state)
             except OSError as error:
                 logger.warning("step %d: no checkpoint was written (%s); training goes on", run.step, error)
+        run.accelerator.wait_for_everyone()

@@ -23,7 +23,7 @@ SHARED_INPUTS = ("input_ids", "segments", "position_ids", "source", "target", "c
 
 
 @dataclass(frozen=True)
-class Method:
+class PairLoss:
     """How a loss is called: the settings that it alone takes, with their defaults, and what it needs beside scores."""
 
     loss: Callable[..., Tensor]
@@ -34,13 +34,13 @@ class Method:
 
 
 METHODS = {
-    "dpo": Method(dpo_loss),
-    "cdpo": Method(dpo_loss, {"label_smoothing": 0.1}),
-    "robust": Method(robust_dpo_loss, {"label_smoothing": 0.1}),
-    "ipo": Method(ipo_loss),
-    "length-dpo": Method(length_dpo_loss, {"length_penalty": 0.01}, lengths=True),
-    "simpo": Method(simpo_loss, {"gamma": 1.0}, reference=False, lengths=True),
-    "orpo": Method(orpo_loss, reference=False, lengths=True, nll=True),
+    "dpo": PairLoss(dpo_loss),
+    "cdpo": PairLoss(dpo_loss, {"label_smoothing": 0.1}),
+    "robust": PairLoss(robust_dpo_loss, {"label_smoothing": 0.1}),
+    "ipo": PairLoss(ipo_loss),
+    "length-dpo": PairLoss(length_dpo_loss, {"length_penalty": 0.01}, lengths=True),
+    "simpo": PairLoss(simpo_loss, {"gamma": 1.0}, reference=False, lengths=True),
+    "orpo": PairLoss(orpo_loss, reference=False, lengths=True, nll=True),
 }
 OF_SOME_LOSSES = ("label_smoothing", "gamma", "length_penalty")
 
@@ -103,7 +103,7 @@ class PreferenceTrainer(ReferencedTrainer):
     ):
         if not callable(loss) and loss not in METHODS:
             raise ValueError(f"loss is one of {', '.join(METHODS)} or a function; got {loss!r}")
-        self.method = Method(loss) if callable(loss) else METHODS[loss]
+        self.method = PairLoss(loss) if callable(loss) else METHODS[loss]
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", "custom")
         if not self.method.reference:
             reference = "auto"  # which copies nothing

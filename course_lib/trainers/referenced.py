@@ -126,6 +126,9 @@ class ReferencedTrainer(Trainer):
                 uniform,
             )
 
+    def description(self) -> dict:
+        return super().description() | {"reference": self.reference.kind}
+
     def state_dict(self) -> dict:
         return {} if self.precomputed is None else {"precomputed": self.precomputed}
 

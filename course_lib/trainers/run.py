@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import GradientAccumulationPlugin, gather_object
 from transformers import get_scheduler
 
 from course_lib.trainers.config import TrainingConfig
 from course_lib.trainers.history import History
-
-if TYPE_CHECKING:
-    from course_lib.trainers.base import Trainer
+from course_lib.trainers.method import Method
 
 
 class Run:
@@ -29,7 +26,7 @@ class Run:
         metrics: those of the step at hand, before they are averaged into the history.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: Method):
         config = trainer.config
         torch.manual_seed(config.seed)
         self.accelerator = _accelerator(config)
@@ -85,7 +82,7 @@ class Run:
             "batches": self.batches.state_dict(),
             "history": self.history.rows,
             "since_last_row": dict(self.since_last_row),
-            "random": _random_state(),
+            "random": gather_object([_random_state()]),  # of every process: each draws its own dropout
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -105,7 +102,8 @@ class Run:
         self.batches.load_state_dict(state["batches"])
         self.history.rows[:] = state["history"]
         self.since_last_row.update(state["since_last_row"])
-        _set_random_state(state["random"])
+        processes = state["random"]
+        _set_random_state(processes[self.accelerator.process_index % len(processes)])
 
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
