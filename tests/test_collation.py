@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from conftest import tiny_llama
 
 from course_lib.data import Encoded, LengthBuckets, collate_completions, collate_shared
 from course_lib.logprobs import pair_logps, sequence_logps
-from tests.conftest import tiny_llama
 
 HOLES = [
     (
