@@ -11,6 +11,7 @@ from course_lib import shipped_models as recipe
 from course_lib.evaluation import cloze_accuracy, evaluate_gold
 from course_lib.lessons.settings import dpo_config
 from course_lib.rewards import learned_reward
+from course_lib.world import gold as gold_module
 from course_lib.world import language
 from course_lib.world.facts import FACTS, HELD_OUT_ACTS, HELD_OUT_ENTITIES, MISCONCEPTIONS
 from course_lib.world.sampling import SPLITS, respond
@@ -276,3 +277,14 @@ def test_demonstrators_without_misconceptions_and_slips_are_always_right():
 def test_a_reply_said_by_the_assistant_has_the_reward_of_its_text():
     said = world.assistant("a banana is yellow.")
     assert world.gold_reward([world.user(ASK)], [said]).item() == world.gold_reward([ASK], [said[0]["content"]]).item()
+
+
+@pytest.mark.parametrize("part", gold_module.WEIGHTS)
+def test_every_weight_of_the_gold_reward_is_read(part, monkeypatch):
+    records = world.preference_records(400)
+    asked = [record["prompt"] for record in records for _ in range(3)]
+    replies = [reply for r in records for reply in (r["chosen"], r["rejected"], "zebra, you fool.")]
+    replies = [reply if isinstance(reply, str) else reply[-1]["content"] for reply in replies]
+    before = world.gold_reward(asked, replies)
+    monkeypatch.setitem(gold_module.WEIGHTS, part, 2 * gold_module.WEIGHTS[part])
+    assert not torch.equal(world.gold_reward(asked, replies), before)
