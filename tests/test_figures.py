@@ -311,3 +311,10 @@ def test_committed_notebooks_keep_the_text_and_no_image_goes_without(monkeypatch
     path = tmp_path / "lesson.ipynb"
     path.write_text(notebooks.text_of(book), encoding="utf-8")
     assert any("alternative text on 1 of 2 images" in fault for fault in notebooks.faults(path))
+
+
+def test_the_weight_of_a_pair_falls_as_its_margin_grows():
+    figure = figures.plot_dpo_loss(beta=0.1, h=0.0)
+    line = figure.axes[1].lines[0]
+    x, weight = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    np.testing.assert_allclose(weight, 1 / (1 + np.exp(0.1 * x)), rtol=1e-6)
