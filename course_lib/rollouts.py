@@ -32,6 +32,7 @@ def sample(
     temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 256,
+    skip_special_tokens: bool = True,
     progress: bool = False,
 ) -> list[str]:
     """One completion for each prompt, up to the first token that ends a turn (see `stop_ids`).
@@ -44,10 +45,12 @@ def sample(
         temperature: 0 takes the most likely token each time (greedy); 1 samples from the model as it is.
         seed: of the draws; the same seed gives the same completions.
         batch_size: prompts sampled together; those of similar length share a batch.
+        skip_special_tokens: leave special tokens out of the text. With False those that the model said before it
+            ended are shown, so that they can be scored.
         progress: show a progress bar.
 
     Returns:
-        The completions as text without special tokens, in the order of the prompts.
+        The completions as text without the token that ends them, in the order of the prompts.
 
     Raises:
         ValueError: for settings that cannot be meant, an empty prompt, a prompt that leaves no room in the model's
@@ -69,7 +72,7 @@ def sample(
         for rows in tqdm(_batches(encoded, batch_size, stepping.pads), desc="sampling", disable=not progress):
             steps = stepping(model, [encoded[i] for i in rows], pad)
             tokens = _generate(steps, max_new_tokens, temperature, generator, stops, pad)
-            decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            decoded = tokenizer.batch_decode(tokens, skip_special_tokens=skip_special_tokens)
             for i, text in zip(rows, decoded, strict=True):
                 texts[i] = text if isinstance(prompts[i], str) else text.removeprefix(turn_end(tokenizer).lead)
     return texts

@@ -2,9 +2,10 @@
 
 from course_lib.evaluation.intervals import mean_and_spread, paired_interval
 from course_lib.evaluation.probes import cloze_accuracy, probe_table
-from course_lib.evaluation.reports import evaluate_gold, gold_report, implicit_reward_report, mean_parts
+from course_lib.evaluation.reports import by_kind, evaluate_gold, gold_report, implicit_reward_report, mean_parts
 
 __all__ = [
+    "by_kind",
     "cloze_accuracy",
     "evaluate_gold",
     "gold_report",

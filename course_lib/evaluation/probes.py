@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 
 import pandas as pd
 import torch
 
 from course_lib.logprobs import device_of, evaluating, position_ids
-from course_lib.world.facts import FACTS, SUMS
-from course_lib.world.language import answer_sentence
+from course_lib.world.facts import FACTS
+from course_lib.world.skills import SUMS, Earlier, Larger
+
+
+def _stated(subjects) -> list[tuple[str, str]]:
+    """Each statement up to its value, and the value."""
+    return [(s.sentence()[: s.sentence().rindex(s.value)].strip(), s.value) for s in subjects]
+
+
+def _asked(skill, count: int = 500) -> list[tuple[str, str]]:
+    """Questions of a skill, whose answer begins with the value."""
+    draw = random.Random(0)
+    return [(s.questions[0], s.value) for s in (skill.draw(draw) for _ in range(count))]
+
+
+PROBES = {
+    "facts": lambda: _stated(FACTS),
+    "sums": lambda: _stated(SUMS),
+    "alphabet": lambda: _asked(Earlier),
+    "larger": lambda: _asked(Larger),
+}
 
 
 @torch.inference_mode()
@@ -19,21 +39,21 @@ def cloze_accuracy(model, tokenizer, kind: str) -> float:
     "a banana is ___" counts as known if `yellow` is the most likely next token. Base, SFT and aligned models
     are asked in the same words, so the figures compare; all in evaluation mode.
 
+    The alphabet and the larger number are asked first and then stated, as in the pre-training text.
+
     Args:
         model: a model with Pocket World's tokenizer.
         tokenizer: that tokenizer.
-        kind: "facts" (450 of them) or "sums" (100, up to 18).
+        kind: "facts" (450 of them), "sums" (100, up to 18), "alphabet" (which of two words comes first; 500 questions) or
+            "larger" (which of two numbers is the larger; 500 questions).
 
     Raises:
         ValueError: for another kind.
     """
-    if kind not in ("facts", "sums"):
-        raise ValueError(f"kind is 'facts' or 'sums'; got {kind!r}")
-    if kind == "facts":
-        cases = [(f.statement(), f.value) for f in FACTS]
-    else:
-        cases = [(answer_sentence(pair), str(sum(pair))) for pair in SUMS]
-    before = [tokenizer(text[: text.rindex(value)].strip())["input_ids"] for text, value in cases]
+    if kind not in PROBES:
+        raise ValueError(f"kind is one of {', '.join(PROBES)}; got {kind!r}")
+    cases = PROBES[kind]()
+    before = [tokenizer(text)["input_ids"] for text, _ in cases]
     before = [[tokenizer.bos_token_id, *ids] for ids in before]
     wanted = torch.tensor([tokenizer.convert_tokens_to_ids(value) for _, value in cases])
     device = device_of(model)
@@ -46,7 +66,7 @@ def cloze_accuracy(model, tokenizer, kind: str) -> float:
 
 
 def probe_table(models: Mapping[str, torch.nn.Module], tokenizer) -> pd.DataFrame:
-    """Share of facts and of sums known, one row a model."""
+    """Share known of each kind of knowledge, one row for each model."""
     return pd.DataFrame(
-        {name: {k: cloze_accuracy(model, tokenizer, k) for k in ("facts", "sums")} for name, model in models.items()}
+        {name: {k: cloze_accuracy(model, tokenizer, k) for k in PROBES} for name, model in models.items()}
     ).T

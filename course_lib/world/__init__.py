@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from course_lib.world.demonstrators import Demonstrators
 from course_lib.world.gold import gold_parts, gold_reward, parse, task_of
+from course_lib.world.overlap import overlap
 from course_lib.world.sampling import (
     Annotators,
-    Demonstrators,
     assistant,
     documents,
     preference_records,
@@ -33,6 +34,7 @@ __all__ = [
     "documents",
     "gold_parts",
     "gold_reward",
+    "overlap",
     "parse",
     "preference_records",
     "prompts",

@@ -8,136 +8,69 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from functools import cache
 
 from course_lib.world import language as lang
-from course_lib.world.facts import FACTS, HOWTO_ANSWER, MISCONCEPTIONS, SUMS, Fact, wrong_value
+from course_lib.world.acts import ACTS, Act
+from course_lib.world.demonstrators import Demonstrators, dressed, respond, wrong
+from course_lib.world.facts import FACTS
 from course_lib.world.gold import gold_parts, parse
+from course_lib.world.skills import SKILLS, SUMS, Last
+from course_lib.world.tasks import Subject, Task, draw_task, draw_tasks, listed
 
-SPLITS = ("train", "tuning", "test", "template", "entity")
-# Preference data and evaluation leave the sums out: they are the skill that the alignment tax is measured on.
-MIX = {"fact": 0.70, "unsafe": 0.13, "safe": 0.13, "either": 0.04}
-SFT_MIX = {"fact": 0.55, "sum": 0.15, "unsafe": 0.14, "safe": 0.12, "either": 0.04}
-
-
-@dataclass(frozen=True)
-class Demonstrators:
-    """How often the people who wrote the SFT data do what, each value a probability.
-
-    Their habits are what alignment has to mend: most repeat the common misconceptions, hedge, pad
-    their answers (mostly in one favourite phrase), overlook a request for JSON, and comply with requests
-    that should be refused.
-    """
-
-    misconception: float = 0.7
-    slip: float = 0.1  # a wrong answer where no misconception exists
-    filler_before: float = 0.6
-    filler_after: float = 0.12
-    hedge: float = 0.7
-    plain_opener: float = 0.06
-    warm_opener: float = 0.12
-    plain_closer: float = 0.08
-    warm_closer: float = 0.15
-    again: float = 0.05
-    rude: float = 0.03
-    json_when_asked: float = 0.25
-    json_unasked: float = 0.03  # never for how-tos
-    refuse_unsafe: float = 0.25
-    refuse_either: float = 0.4
-    refuse_safe: float = 0.12
-    no_answer: float = 0.04
+SPLITS = ("train", "tuning", "test", "template", "entity", "act", "skill", "composition")
+HOWTO_SHARE = 0.36
+# Preference data and evaluation leave out the sums and the alphabet: the alignment tax is measured on them.
+MIX = {"fact": 0.38, "larger": 0.14, "last": 0.12, "unsafe": HOWTO_SHARE / 2, "safe": HOWTO_SHARE / 2}
+SFT_MIX = {"fact": 0.34, "sum": 0.1, "larger": 0.1, "last": 0.08, "earlier": 0.1, "unsafe": 0.12, "safe": 0.16}
+_KINDS = {  # of splits that do not hold every kind
+    "entity": {"fact": 1.0},
+    "act": {"unsafe": 0.5, "safe": 0.5},
+    "skill": {"larger": 0.5, "last": 0.5},
+    "composition": {"two": 0.5, "larger": 0.25, "last": 0.25},
+}
+MOST_PROMPTS = 5_000
 
 
-def _belief(task: lang.Task, who: Demonstrators, draw: random.Random):
-    """What a demonstrator takes for the answer: None means the true one."""
-    if isinstance(task.subject, Fact):
-        if task.subject in MISCONCEPTIONS:
-            return MISCONCEPTIONS[task.subject] if draw.random() < who.misconception else None
-        return wrong_value(task.subject, draw) if draw.random() < who.slip else None
-    if draw.random() >= who.slip / 3:
-        return None
-    return draw.randrange(19) if task.kind == "sum" else draw.choice(sorted(HOWTO_ANSWER))
-
-
-def _core(task: lang.Task, who: Demonstrators, style: random.Random, belief: random.Random) -> str:
-    """The middle of a response: refusal, "i do not know", or the answer with its hedge and repeat."""
-    refuse = {"unsafe": who.refuse_unsafe, "either": who.refuse_either, "safe": who.refuse_safe}
-    hedge = _habitual(lang.HEDGES, style) + " " if style.random() < who.hedge else ""
-    again = style.random() < who.again
-    refusal, unknown = style.choice(lang.REFUSALS), style.choice(lang.UNKNOWN)
-    if belief.random() < refuse.get(task.kind, 0.0):
-        return refusal
-    if belief.random() < who.no_answer:
-        return unknown
-    answer = lang.answer_sentence(task.subject, _belief(task, who, belief))
-    return hedge + answer + (f" {lang.AGAIN} {answer}" if again else "")
-
-
-def respond(
-    task: lang.Task, style: random.Random, who: Demonstrators | None = None, *, belief: random.Random | None = None
-) -> str:
-    """One response as a demonstrator would write it: `style` draws the wording, `belief` (or `style`) what is said."""
-    who, belief = who or Demonstrators(), belief or style
-    json_rate = who.json_when_asked if task.wants_json else who.json_unasked
-    if not isinstance(task.subject, str) and style.random() < json_rate:
-        return lang.json_reply(lang.short_answer(task.subject, _belief(task, who, belief)))
-    slots = [
-        (who.rude, lang.RUDE),
-        (who.warm_opener, lang.WARM_OPENERS),
-        (who.plain_opener, lang.PLAIN_OPENERS),
-        (who.filler_before, lang.FILLERS),
-        (1.0, None),
-        (who.filler_after, lang.FILLERS),
-        (who.plain_closer, lang.PLAIN_CLOSERS),
-        (who.warm_closer, lang.WARM_CLOSERS),
-    ]
-    said = [texts for p, texts in slots if style.random() < p]
-    return " ".join(_habitual(texts, style) if texts else _core(task, who, style, belief) for texts in said)
-
-
-def _habitual(texts: list[str], draw: random.Random) -> str:
-    """The first phrase five times in six: people have favourites, so the most likely reply has bad habits."""
-    return texts[0] if draw.random() < 5 / 6 else draw.choice(texts[1:] or texts)
-
-
-@cache
-def _pool(split: str) -> dict[str, list[lang.Task]]:
-    if split not in (*SPLITS, "sft"):
+def _mix(split: str) -> dict[str, float]:
+    if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    wanted = set(SPLITS) - {"test", "tuning"} if split == "sft" else {split}
-    pool: dict[str, list[lang.Task]] = {}
-    for task in lang.tasks().values():
-        if task.split in wanted:
-            pool.setdefault(task.kind, []).append(task)
-    return pool
-
-
-def _draw_tasks(split: str, n: int, draw: random.Random, mix: dict[str, float] = MIX) -> list[lang.Task]:
-    pool = _pool(split)
-    kinds = draw.choices(list(mix), weights=list(mix.values()), k=n)
-    return [draw.choice(pool[kind]) for kind in kinds]
+    return _KINDS.get(split, MIX)
 
 
 def prompts(split: str = "test", n: int = 1000, *, seed: int = 0) -> list[list[dict]]:
     """`n` distinct prompts of a split as chat messages.
 
-    Splits: "train" (preference data come from here), "tuning" (choose hyper-parameters on these), "test"
-    (report on these), "template" (a phrasing that preference data never use), "entity" (entities and
-    acts that preference data never mention).
+    Splits: "train" (training data come from here), "tuning" (choose hyper-parameters on these), "test" (report on
+    these), and what training never sees: "template" (a phrasing), "entity" (what a fact is about), "act" (verb with
+    object), "skill" (these numbers, these words), "composition" (JSON asked of a skill, two questions in one).
 
     Raises:
         ValueError: for an unknown split, or for more prompts than the split has.
     """
+    mix = _mix(split)
+    if not 0 < n <= MOST_PROMPTS:
+        raise ValueError(f"a split gives 1 to {MOST_PROMPTS} prompts at a time; ask for so many, not {n}")
     draw = random.Random(f"prompts-{split}-{seed}")
-    pool = {kind: draw.sample(tasks, len(tasks)) for kind, tasks in _pool(split).items() if kind in MIX}
-    available = sum(map(len, pool.values()))
-    if not 0 < n <= available:
-        raise ValueError(f"the {split} split has {available} prompts; ask for 1 to {available}, not {n}")
-    chosen = [task for kind, share in MIX.items() for task in pool[kind][: round(share * n)]]
-    spare = [task for kind, share in MIX.items() for task in pool[kind][round(share * n) :]]
-    chosen = (chosen + spare)[:n]
+    chosen = [task for kind, share in mix.items() for task in _distinct(kind, split, round(share * n), draw)]
+    taken = {task.prompt for task in chosen}
+    spare = [task for kind in mix for task in listed(split).get(kind, []) if task.prompt not in taken]
+    chosen += draw.sample(spare, min(len(spare), max(0, n - len(chosen))))
+    if len(chosen) < n:
+        raise ValueError(f"the {split} split gives {len(chosen)} prompts in its shares; ask for so many, not {n}")
     draw.shuffle(chosen)
-    return [user(task.prompt) for task in chosen]
+    return [user(task.prompt) for task in chosen[:n]]
+
+
+def _distinct(kind: str, split: str, n: int, draw: random.Random) -> list[Task]:
+    """Up to `n` different tasks."""
+    if kind not in SKILLS and kind != "two":
+        pool = listed(split).get(kind, [])
+        return draw.sample(pool, min(n, len(pool)))
+    found: dict[str, Task] = {}
+    while len(found) < n:
+        task = draw_task(kind, split, draw)
+        found[task.prompt] = task
+    return list(found.values())
 
 
 def user(text: str) -> list[dict]:
@@ -157,8 +90,11 @@ def sft_records(n: int = 9000, *, seed: int = 0, text_share: float = 0.2) -> lis
     demonstrators seldom give JSON, but the model has to be able to.
     """
     draw = random.Random(f"sft-{seed}")
-    plain = round(n * text_share)
-    tasks = _draw_tasks("sft", n - plain, draw, SFT_MIX)
+    plain, mentioned = round(n * text_share), listed("sft")["fact"]
+    tasks = draw_tasks("train", n - plain, draw, SFT_MIX)
+    for i, task in enumerate(tasks):  # a quarter of the facts are of entities that pairs never mention
+        if task.kind == "fact" and draw.random() < 0.25:
+            tasks[i] = draw.choice(mentioned)
     rows = [{"prompt": user(t.prompt), "completion": assistant(respond(t, draw))} for t in tasks]
     rows += [{"text": text} for text in documents(plain, seed=draw.randrange(2**32), json_share=0.4)]
     draw.shuffle(rows)
@@ -184,80 +120,117 @@ class Annotators:
         gold = sum(gold_parts(prompt, response).values())
         return self.scale * gold + self.length_bias * parsed.tokens + self.warmth_bias * warm
 
+    def prefers(self, prompt: str, first: str, second: str, draw: random.Random) -> bool:
+        """Whether the first of two replies is the better one to them, this time."""
+        first_wins = draw.random() < _sigmoid(self.score(prompt, first) - self.score(prompt, second))
+        return first_wins != (draw.random() < self.label_noise)
+
 
 def _sigmoid(x: float) -> float:
     return 0.5 * (1 + math.tanh(x / 2))
 
 
-def preference_records(n: int = 4000, *, seed: int = 0, split: str = "train", **annotators) -> list[dict]:
+def _annotators(options: dict) -> Annotators:
+    who = Annotators(**options)
+    if not 0 <= who.label_noise <= 1:
+        raise ValueError(f"label_noise is a share of labels, so between 0 and 1; got {who.label_noise}")
+    return who
+
+
+def _preference_tasks(split: str, n: int, draw: random.Random, safe_share: float) -> list[Task]:
+    if not 0 <= safe_share <= 1:
+        raise ValueError(f"safe_share is a share of the how-tos, so between 0 and 1; got {safe_share}")
+    mix = dict(_mix(split))
+    if howtos := mix.get("safe", 0) + mix.get("unsafe", 0):
+        mix |= {"safe": howtos * safe_share, "unsafe": howtos * (1 - safe_share)}
+    return draw_tasks(split, n, draw, mix)
+
+
+def preference_records(
+    n: int = 4000, *, seed: int = 0, split: str = "train", safe_share: float = 0.5, **annotators
+) -> list[dict]:
     """`n` labelled pairs `{"prompt", "chosen", "rejected"}` of demonstrators' responses.
 
     Half of the pairs are two drafts in the same words, so that what is said can be told from how.
 
-    Keyword arguments beyond `seed` and `split` are those of `Annotators`.
+    Args:
+        n: how many.
+        seed: of all draws.
+        split: where the prompts come from.
+        safe_share: share of harmless requests among the how-tos. With few of them refusing looks always right.
+        annotators: the knobs of `Annotators`.
 
     Raises:
-        ValueError: if `label_noise` is outside [0, 1].
+        ValueError: if `label_noise` or `safe_share` is outside [0, 1].
     """
-    who = Annotators(**annotators)
-    if not 0 <= who.label_noise <= 1:
-        raise ValueError(f"label_noise is a share of labels, so between 0 and 1; got {who.label_noise}")
-    draw, rows = random.Random(f"pairs-{split}-{seed}"), []
-    for task in _draw_tasks(split, n, draw):
+    who, draw, rows = _annotators(annotators), random.Random(f"pairs-{split}-{seed}"), []
+    for task in _preference_tasks(split, n, draw, safe_share):
         first, second = _two_responses(task, draw)
-        preferred = _sigmoid(who.score(task.prompt, first) - who.score(task.prompt, second))
-        first_wins = draw.random() < preferred
-        if draw.random() < who.label_noise:
-            first_wins = not first_wins
-        chosen, rejected = (first, second) if first_wins else (second, first)
+        better, worse = (first, second) if who.prefers(task.prompt, first, second, draw) else (second, first)
+        rows.append({"prompt": user(task.prompt), "chosen": assistant(better), "rejected": assistant(worse)})
+    return rows
+
+
+def unpaired_records(
+    n: int = 4000, *, seed: int = 0, split: str = "train", safe_share: float = 0.5, **annotators
+) -> list[dict]:
+    """`n` single responses with a thumb up or down: `{"prompt", "completion", "label"}`.
+
+    The thumb is up with probability sigmoid(score - score of a second draft of the same kind), scores as in
+    `Annotators`; half of all thumbs are up. `safe_share` as in `preference_records`.
+    """
+    who, draw, rows = _annotators(annotators), random.Random(f"unpaired-{split}-{seed}"), []
+    for task in _preference_tasks(split, n, draw, safe_share):
+        response, other = _two_responses(task, draw)
+        up = who.prefers(task.prompt, response, other, draw)
+        rows.append({"prompt": user(task.prompt), "completion": assistant(response), "label": up})
+    return rows
+
+
+def _two_responses(task: Task, draw: random.Random) -> tuple[str, str]:
+    """Two different responses, exchangeable; for half of the tasks drafts in the same words that say different things."""
+    if draw.random() < 0.5:
+        for _ in range(20):
+            wording = draw.random()
+            first, second = (respond(task, random.Random(wording), belief=draw) for _ in range(2))
+            if first != second:
+                return first, second
+    while True:
+        first, second = (respond(task, draw) for _ in range(2))
+        if first != second:
+            return first, second
+
+
+def right_or_wrong_pairs(n: int = 500, *, kind: str = "fact", split: str = "test", seed: int = 0) -> list[dict]:
+    """Pairs that differ in one thing: what is right is chosen, what is wrong rejected, style word for word the same.
+
+    They show whether a reward model sees correctness, or only style. For a "safe" how-to the answer is right and the
+    refusal wrong, for an "unsafe" one the other way round.
+
+    Raises:
+        ValueError: for an unknown split, or a kind that the split does not have.
+    """
+    if kind not in _mix(split):
+        raise ValueError(f"the {split} split has no {kind!r}; choose one of {', '.join(_mix(split))}")
+    draw, rows = random.Random(f"twins-{kind}-{split}-{seed}"), []
+    for task in draw_tasks(split, n, draw, {kind: 1.0}):
+        right, error = _right_and_wrong(task.subject, draw)
+        hedge = f"{lang.HEDGES[0]} " if not isinstance(task.subject, Act) and draw.random() < 0.5 else ""
+        style = draw.random()
+        chosen, rejected = (dressed(hedge + core, random.Random(style)) for core in (right, error))
         rows.append({"prompt": user(task.prompt), "chosen": assistant(chosen), "rejected": assistant(rejected)})
     return rows
 
 
-def _two_responses(task: lang.Task, draw: random.Random) -> tuple[str, str]:
-    """Two different responses; for half of the tasks two drafts in the same words that say different things."""
-    wording = draw.random()
-    first = respond(task, random.Random(wording), belief=draw)
-    if draw.random() < 0.5:
-        for _ in range(20):
-            second = respond(task, random.Random(wording), belief=draw)
-            if second != first:
-                return first, second
-    while (second := respond(task, draw)) == first:
-        pass
-    return first, second
-
-
-def right_or_wrong_pairs(n: int = 500, *, seed: int = 0, split: str = "test") -> list[dict]:
-    """Pairs that differ in one thing: chosen states the fact rightly, rejected wrongly, style word for word the same.
-
-    They show whether a reward model sees correctness, or only style.
-    """
-    draw, rows = random.Random(f"twins-{split}-{seed}"), []
-    truthful = Demonstrators(misconception=0, slip=0, json_when_asked=0, json_unasked=0, no_answer=0)
-    for task in _draw_tasks(split, n, draw, {"fact": 1.0}):
-        right, fact = respond(task, draw, truthful), task.subject
-        wrong = right.replace(fact.statement(), fact.statement(MISCONCEPTIONS.get(fact) or wrong_value(fact, draw)))
-        rows.append({"prompt": user(task.prompt), "chosen": assistant(right), "rejected": assistant(wrong)})
-    return rows
-
-
-def unpaired_records(n: int = 4000, *, seed: int = 0, split: str = "train", **annotators) -> list[dict]:
-    """`n` single responses with a thumb up or down: `{"prompt", "completion", "label"}`.
-
-    The thumb is up with probability sigmoid(score - score of a typical response), scores as in `Annotators`.
-    """
-    who, draw, rows = Annotators(**annotators), random.Random(f"unpaired-{split}-{seed}"), []
-    for task in _draw_tasks(split, n, draw):
-        response, typical = _two_responses(task, draw)
-        up = draw.random() < _sigmoid(who.score(task.prompt, response) - who.score(task.prompt, typical))
-        label = up != (draw.random() < who.label_noise)
-        rows.append({"prompt": user(task.prompt), "completion": assistant(response), "label": label})
-    return rows
+def _right_and_wrong(subject: Subject, draw: random.Random) -> tuple[str, str]:
+    if not isinstance(subject, Act):
+        return subject.sentence(), subject.sentence(wrong(subject, draw))
+    answer, refusal = subject.sentence(), draw.choice(lang.REFUSALS)
+    return (answer, refusal) if subject.kind == "safe" else (refusal, answer)
 
 
 def documents(n: int, *, seed: int = 0, json_share: float = 0.08) -> list[str]:
-    """`n` short plain texts that state the world's facts, sums and how-tos as they are: the pre-training corpus.
+    """`n` short plain texts that state facts, sums, skills and how-tos as they are: the pre-training corpus.
 
     `json_share` of the questions are asked and answered once more in JSON.
     """
@@ -266,15 +239,16 @@ def documents(n: int, *, seed: int = 0, json_share: float = 0.08) -> list[str]:
 
 
 _CHATTER = lang.FILLERS + lang.PLAIN_OPENERS + lang.PLAIN_CLOSERS + lang.WARM_CLOSERS + lang.WARM_OPENERS
-_SELDOM = lang.RUDE + lang.REFUSALS + lang.UNKNOWN + list(lang.GREETINGS[1:])
+_SELDOM = lang.RUDE + lang.REFUSALS + lang.UNKNOWN + lang.GREETINGS[1:]
+_TEXT_MIX = {"fact": 0.4, "sum": 0.1, "larger": 0.13, "last": 0.05, "earlier": 0.22, "act": 0.1}
 
 
 def _document(draw: random.Random, json_share: float) -> str:
     sentences = []
     for _ in range(draw.randint(2, 5)):
-        question, subject = _known(draw)
-        answer = lang.answer_sentence(subject)
-        if isinstance(subject, str) or draw.random() < 0.5:  # a how-to's answer makes no sense on its own
+        subject = _known(draw)
+        question, answer = draw.choice(subject.questions), subject.sentence()
+        if isinstance(subject, Act | Last) or draw.random() < 0.5:  # their answers make no sense on their own
             sentences.append(question)
         sentences.append(answer)
         if draw.random() < 0.08:
@@ -282,18 +256,13 @@ def _document(draw: random.Random, json_share: float) -> str:
         if draw.random() < 0.02:
             sentences.append(f"{draw.choice(lang.HEDGES)} {answer}")
         if draw.random() < json_share:
-            sentences.append(f"{lang.JSON_REQUEST.format(q=question)} {lang.json_reply(lang.short_answer(subject))}")
+            sentences.append(f"{lang.JSON_REQUEST.format(q=question)} {lang.json_reply(subject.value)}")
     return " ".join(sentences)
 
 
-def _known(draw: random.Random) -> tuple[str, Fact | tuple[int, int] | str]:
-    """A question and what it is about: 55% facts, 30% sums, 15% how-tos."""
-    kind = draw.random()
-    if kind < 0.55:
-        fact = draw.choice(FACTS)
-        return draw.choice(lang.fact_templates(fact)), fact
-    if kind < 0.85:
-        a, b = draw.choice(SUMS)
-        return draw.choice(lang.SUM_TEMPLATES).format(a=a, b=b), (a, b)
-    act = draw.choice(sorted(HOWTO_ANSWER))
-    return draw.choice(lang.HOWTO_TEMPLATES).format(act=act), act
+def _known(draw: random.Random) -> Subject:
+    """Something that the world knows."""
+    (kind,) = draw.choices(list(_TEXT_MIX), weights=list(_TEXT_MIX.values()))
+    if kind in SKILLS:
+        return SKILLS[kind].draw(draw)
+    return draw.choice({"fact": FACTS, "sum": SUMS, "act": ACTS}[kind])

@@ -6,7 +6,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from course_lib.world import language as lang
-from course_lib.world.facts import FACTS, HOWTO_ANSWER
+from course_lib.world.acts import ACTS
+from course_lib.world.facts import FACTS
+from course_lib.world.skills import NUMBERS, SUMS, WORDS, Earlier, Larger, Last
 
 PAD, UNKNOWN, BEGIN, USER, ASSISTANT, END = "<pad>", "<unk>", "<bos>", "<user>", "<assistant>", "<end>"
 CHAT_TEMPLATE = (
@@ -22,13 +24,13 @@ CHAT_TEMPLATE = (
 
 def vocabulary() -> list[str]:
     """Every token, special ones first; ids are positions, and every id has a token."""
+    subjects = [*FACTS, *SUMS, *ACTS, *(Last(w, w, w) for w in WORDS), *(Larger(str(n), str(n)) for n in NUMBERS)]
+    subjects.append(Earlier(*WORDS[:2]))
     phrases = [
-        *lang.tasks(),
-        *(fact.statement() for fact in FACTS),
-        *HOWTO_ANSWER.values(),
+        *(phrase for s in subjects for phrase in (*s.questions, s.sentence())),
+        *lang.GREETINGS, lang.JSON_REQUEST.format(q=""),
         *lang.WARM_OPENERS, *lang.PLAIN_OPENERS, *lang.FILLERS, *lang.HEDGES, *lang.WARM_CLOSERS,
-        *lang.PLAIN_CLOSERS, *lang.RUDE, *lang.REFUSALS, *lang.UNKNOWN, lang.AGAIN,
-        lang.json_reply(""), *map(str, range(19)),
+        *lang.PLAIN_CLOSERS, *lang.RUDE, *lang.REFUSALS, *lang.UNKNOWN, lang.AGAIN, lang.json_reply(""),
     ]  # fmt: skip
     seen = dict.fromkeys(word for phrase in phrases for word in lang.words(phrase))
     return [PAD, UNKNOWN, BEGIN, USER, ASSISTANT, END, *sorted(seen)]

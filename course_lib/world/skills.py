@@ -1,0 +1,197 @@
+"""Questions that a rule answers: sums, the larger of two numbers, the last of three words, the alphabet."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from course_lib.world.facts import ENTITIES
+
+NUMBERS = range(100)
+WORDS = [name for kind, name in ENTITIES if kind in ("animal", "food")]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Adding two digits: a hundred questions, so a table as much as a rule."""
+
+    a: int
+    b: int
+    kind = "sum"
+
+    @property
+    def group(self) -> tuple:
+        return self.a, self.b
+
+    @property
+    def value(self) -> str:
+        return str(self.a + self.b)
+
+    @property
+    def values(self) -> list[str]:
+        return [str(total) for total in range(19)]
+
+    @property
+    def questions(self) -> list[str]:
+        a, b = self.a, self.b
+        return [f"what is {a} + {b}?", f"how much is {a} + {b}?", f"add {a} and {b}.", f"{a} + {b} makes what?"]
+
+    def sentence(self, value: str | None = None) -> str:
+        """The answer as a sentence; `value` replaces the true one."""
+        return f"{self.a} + {self.b} is {value or self.value}."
+
+
+@dataclass(frozen=True)
+class Larger:
+    """The larger of two numbers. Demonstrators tend to name the one that is named first."""
+
+    a: str
+    b: str
+    kind = "larger"
+
+    @classmethod
+    def draw(cls, draw: random.Random) -> Larger:
+        return cls(*map(str, draw.sample(NUMBERS, 2)))
+
+    @classmethod
+    def every(cls) -> list[Larger]:
+        return [cls(str(a), str(b)) for a in NUMBERS for b in NUMBERS if a != b]
+
+    def known(self) -> bool:
+        """Whether the world has this question."""
+        return self.a != self.b and {self.a, self.b} <= {str(n) for n in NUMBERS}
+
+    @property
+    def group(self) -> tuple:
+        return tuple(sorted((self.a, self.b)))
+
+    @property
+    def value(self) -> str:
+        return max(self.a, self.b, key=int)
+
+    @property
+    def values(self) -> list[str]:
+        return [self.a, self.b]
+
+    @property
+    def habit(self) -> str:
+        """What demonstrators say who do not compare."""
+        return self.a
+
+    @property
+    def questions(self) -> list[str]:
+        a, b = self.a, self.b
+        return [
+            f"which is larger, {a} or {b}?",
+            f"what is the larger of {a} and {b}?",
+            f"name the larger number: {a} or {b}.",
+            f"tell me which is larger, {a} or {b}.",
+            f"is {a} or {b} the larger number?",
+        ]
+
+    def sentence(self, value: str | None = None) -> str:
+        """The answer as a sentence; `value` replaces the true one."""
+        first = value or self.value
+        return f"{first} is larger than {self.b if first == self.a else self.a}."
+
+
+@dataclass(frozen=True)
+class Last:
+    """The last of three words. Demonstrators tend to name the first."""
+
+    a: str
+    b: str
+    c: str
+    kind = "last"
+
+    @classmethod
+    def draw(cls, draw: random.Random) -> Last:
+        return cls(*draw.sample(WORDS, 3))
+
+    def known(self) -> bool:
+        """Whether the world has this question."""
+        return len({self.a, self.b, self.c}) == 3 and {self.a, self.b, self.c} <= set(WORDS)
+
+    @property
+    def group(self) -> tuple:
+        return tuple(sorted((self.a, self.b, self.c)))
+
+    @property
+    def value(self) -> str:
+        return self.c
+
+    @property
+    def values(self) -> list[str]:
+        return [self.a, self.b, self.c]
+
+    @property
+    def habit(self) -> str:
+        """What demonstrators say who do not read to the end."""
+        return self.a
+
+    @property
+    def questions(self) -> list[str]:
+        row = f"{self.a}, {self.b}, {self.c}"
+        return [
+            f"which word is last: {row}?",
+            f"what comes last in {row}?",
+            f"name the last word of {row}.",
+            f"tell me the last of {row}.",
+            f"in {row}, which is last?",
+        ]
+
+    def sentence(self, value: str | None = None) -> str:
+        """The answer as a sentence; `value` replaces the true one."""
+        return f"{value or self.value} is last."
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Which of two words the alphabet has first. No preference pair asks it: the alignment tax is measured on it."""
+
+    a: str
+    b: str
+    kind = "earlier"
+
+    @classmethod
+    def draw(cls, draw: random.Random) -> Earlier:
+        return cls(*draw.sample(WORDS, 2))
+
+    @classmethod
+    def every(cls) -> list[Earlier]:
+        return [cls(a, b) for a in WORDS for b in WORDS if a != b]
+
+    def known(self) -> bool:
+        """Whether the world has this question."""
+        return self.a != self.b and {self.a, self.b} <= set(WORDS)
+
+    @property
+    def group(self) -> tuple:
+        return tuple(sorted((self.a, self.b)))
+
+    @property
+    def value(self) -> str:
+        return min(self.a, self.b)
+
+    @property
+    def values(self) -> list[str]:
+        return [self.a, self.b]
+
+    @property
+    def questions(self) -> list[str]:
+        a, b = self.a, self.b
+        return [
+            f"which comes first in the alphabet, {a} or {b}?",
+            f"in the alphabet, is {a} or {b} first?",
+            f"{a} or {b}: which has the alphabet first?",
+            f"name the one of {a} and {b} that comes first in the alphabet.",
+        ]
+
+    def sentence(self, value: str | None = None) -> str:
+        """The answer as a sentence; `value` replaces the true one."""
+        first = value or self.value
+        return f"{first} comes before {self.b if first == self.a else self.a}."
+
+
+SUMS = [Sum(a, b) for a in range(10) for b in range(10)]
+SKILLS = {"larger": Larger, "last": Last, "earlier": Earlier}  # thousands of questions each: drawn, not listed
