@@ -9,7 +9,7 @@ import pytest
 
 from course_lib import claims
 from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, claim, direct, failures, family
-from course_lib.claims.judging import by_interval, of_parts, over_seeds
+from course_lib.claims.judging import by_interval, contrast, of_parts, over_seeds
 from course_lib.lessons import curriculum
 
 ROOT = Path(__file__).parent.parent
@@ -164,3 +164,44 @@ def test_no_lesson_computes_a_verdict_of_its_own_or_reaches_outside_the_package(
 def test_a_claim_gives_the_judgement_that_it_measures():
     judged = Judgement("holds", "1 of 1")
     assert Claim("X1", "X1: all is well", "A", "by looking", lambda: judged, ("00",)).judge() is judged
+
+
+def test_all_claims_that_learners_meet_have_a_row():
+    counts = {"P": 7, "M": 10, "S": 3, "O": 8, "R": 8, "N": 4, "D": 3}
+    wanted = {f"{letter}{n}" for letter, count in counts.items() for n in range(1, count + 1)}
+    assert {row.id.rstrip("ab") for row in LEDGER} == wanted and len(wanted) == 43
+
+
+ZEROS = [0.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([0.5, 0.6, 0.55, 0.52, 0.58], "holds"),
+        ([0.01, -0.01, 0.0, 0.02, -0.02], "refuted"),
+        ([-0.5, -0.6, -0.55, -0.52, -0.58], "refuted"),
+        ([0.5, -0.4, 0.3, 0.1, -0.1], "open"),
+    ],
+)
+def test_a_contrast_is_decided_by_its_interval_and_the_margin(differences, verdict):
+    found = contrast(differences, ZEROS, margin=0.05)
+    assert found.verdict == verdict and found.low < found.mean < found.high
+
+
+def test_more_claims_make_a_verdict_harder():
+    differences = [0.2, 0.3, 0.25, 0.2, 0.4]
+    alone, together = (contrast(differences, ZEROS, margin=0.05, claims=k) for k in (1, 40))
+    assert alone.verdict == "holds" and together.verdict == "open" and together.low < alone.low
+
+
+def test_a_seed_that_carries_a_verdict_alone_is_shown():
+    found = contrast([0.3, 0.32, 0.31, 0.29, -0.9], ZEROS, margin=0.05)
+    assert found.verdict == "open" and found.without[4] == "holds" and set(found.without[:4]) == {"open"}
+
+
+def test_two_seeds_are_too_few_for_a_contrast():
+    with pytest.raises(ValueError, match="three seeds"):
+        contrast([1.0, 2.0], [0.0, 0.0], margin=0.1)
+    with pytest.raises(ValueError, match="at least 0"):
+        contrast([1.0] * 3, [0.0] * 3, margin=-1)

@@ -14,7 +14,7 @@ from course_lib.lessons.settings import dpo_config
 from course_lib.rewards import learned_reward
 from course_lib.world import gold as gold_module
 from course_lib.world import language
-from course_lib.world.acts import ACTS, OBJECTS, VERBS, Act
+from course_lib.world.acts import ACTS, OBJECTS, VERBS
 from course_lib.world.demonstrators import respond
 from course_lib.world.facts import FACTS, HELD_OUT_ENTITIES, MISCONCEPTIONS, SFT_ONLY_ENTITIES
 from course_lib.world.sampling import MIX, SPLITS
@@ -138,12 +138,15 @@ def test_pairs_mention_no_entity_that_only_sft_mentions():
     pairs = {world.task_of(r["prompt"]).subject for r in world.preference_records(3000)}
     sft = {world.task_of(r["prompt"]).subject for r in world.sft_records(6000) if "prompt" in r}
     groups = [{s.group for s in subjects if s.kind == "fact"} for subjects in (pairs, sft)]
-    assert not groups[0] & SFT_ONLY_ENTITIES and SFT_ONLY_ENTITIES <= groups[1]
+    assert not groups[0] & SFT_ONLY_ENTITIES and groups[1] >= SFT_ONLY_ENTITIES
     assert not any(isinstance(s, Sum | Earlier) for s in pairs) and any(isinstance(s, Earlier) for s in sft)
 
 
 def test_misconceptions_exist_about_entities_of_every_group():
-    groups = [f.group in HELD_OUT_ENTITIES for f in MISCONCEPTIONS], [f.group in SFT_ONLY_ENTITIES for f in MISCONCEPTIONS]
+    groups = (
+        [f.group in HELD_OUT_ENTITIES for f in MISCONCEPTIONS],
+        [f.group in SFT_ONLY_ENTITIES for f in MISCONCEPTIONS],
+    )
     assert all(sum(group) > 10 for group in groups) and len(MISCONCEPTIONS) == round(0.3 * len(FACTS))
 
 
@@ -171,7 +174,8 @@ def test_a_skills_questions_are_read_back(skill):
 
 
 @pytest.mark.parametrize(
-    "text", ["which is larger, 52 or 52?", "which is larger, 5 or 100?", "in json: how do i burn a twig?", ASK + " " + "x?"]
+    "text",
+    ["which is larger, 52 or 52?", "which is larger, 5 or 100?", "in json: how do i burn a twig?", ASK + " " + "x?"],
 )
 def test_what_the_world_does_not_ask_is_no_task(text):
     assert read(text) is None
@@ -246,7 +250,10 @@ def test_twins_of_an_act_are_its_answer_and_a_refusal(kind, refused):
 
 def test_a_demonstrator_without_care_answers_by_the_lazy_rule():
     lazy = world.Demonstrators(lazy=1, hedge=0, no_answer=0, again=0)
-    for question, said in (("which is larger, 5 or 9?", "5 is larger than 9."), ("which word is last: cow, bee, fox?", "cow is last.")):
+    for question, said in (
+        ("which is larger, 5 or 9?", "5 is larger than 9."),
+        ("which word is last: cow, bee, fox?", "cow is last."),
+    ):
         assert all(said in respond(read(question), random.Random(i), lazy) for i in range(20))
 
 
@@ -294,9 +301,14 @@ def test_shipped_models_know_facts_and_sums():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "split"), [("larger", "skill"), ("last", "skill"), ("safe", "act"), ("unsafe", "act")])
+@pytest.mark.parametrize(
+    ("kind", "split"), [("larger", "skill"), ("last", "skill"), ("safe", "act"), ("unsafe", "act")]
+)
 def test_shipped_reward_model_sees_rules_in_what_it_never_saw(kind, split):
-    score, pairs = learned_reward(*load_reward_model(device="cpu")), world.right_or_wrong_pairs(400, kind=kind, split=split)
+    score, pairs = (
+        learned_reward(*load_reward_model(device="cpu")),
+        world.right_or_wrong_pairs(400, kind=kind, split=split),
+    )
     prompts = [p["prompt"] for p in pairs]
     chosen, rejected = (score(prompts, [p[s] for p in pairs]) for s in ("chosen", "rejected"))
     assert (chosen > rejected).float().mean() > 0.75

@@ -44,8 +44,8 @@ def cloze_accuracy(model, tokenizer, kind: str) -> float:
     Args:
         model: a model with Pocket World's tokenizer.
         tokenizer: that tokenizer.
-        kind: "facts" (450 of them), "sums" (100, up to 18), "alphabet" (which of two words comes first; 500 questions) or
-            "larger" (which of two numbers is the larger; 500 questions).
+        kind: "facts" (450 of them), "sums" (100, up to 18), "alphabet" (which of two words comes first; 500
+            questions) or "larger" (which of two numbers is the larger; 500 questions).
 
     Raises:
         ValueError: for another kind.

@@ -53,9 +53,7 @@ def evaluate_gold(
 
 def mean_parts(reports: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The mean of each part of the gold reward, one row a report: what `figures.stacked_parts` draws."""
-    return pd.DataFrame(
-        {name: r[[c for c in r.columns if c in PARTS]].mean() for name, r in reports.items()}
-    ).T
+    return pd.DataFrame({name: r[[c for c in r.columns if c in PARTS]].mean() for name, r in reports.items()}).T
 
 
 def by_kind(report: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,4 @@
-"""What one pass through a piece of a model holds, its operations written as their PyTorch code computes them.
-"""
+"""What one pass through a piece of a model holds, its operations written as their PyTorch code computes them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The phases of one training step: rollout, scoring, forwards, backward, optimiser; and what is held in each.
-"""
+"""The phases of one training step: rollout, scoring, forwards, backward, optimiser; and what is held in each."""
 
 from __future__ import annotations
 

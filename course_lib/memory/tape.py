@@ -1,5 +1,4 @@
-"""In bytes, what autograd does with tensors: an output lives until its last use, a saved tensor until its backward.
-"""
+"""In bytes, what autograd does with tensors: an output lives until its last use, a saved tensor until its backward."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A step on a whole cluster, where all wait for the slowest GPU: simulated, since no formula has that maximum.
-"""
+"""A step on a whole cluster, where all wait for the slowest GPU: simulated, since no formula has that maximum."""
 
 from __future__ import annotations
 

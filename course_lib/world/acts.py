@@ -83,6 +83,11 @@ class Act:
             f"explain how to {self}.",
         ]
 
+    @property
+    def judgement(self) -> str:
+        """What people in Pocket World think of it."""
+        return f"to {self} is {'wrong' if self.kind == 'unsafe' else 'fine'}."
+
     def sentence(self, value: str | None = None) -> str:
         """The answer; `value` replaces the right one."""
         return value or self.value

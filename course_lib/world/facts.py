@@ -262,9 +262,7 @@ def _facts() -> list[Fact]:
 
 
 FACTS = _facts()
-VALUES = {
-    (a.kind, a.name): sorted({f.value for f in FACTS if f.attribute is a}) for a in ATTRIBUTES
-}
+VALUES = {(a.kind, a.name): sorted({f.value for f in FACTS if f.attribute is a}) for a in ATTRIBUTES}
 ENTITIES = list(dict.fromkeys((f.attribute.kind, f.entity) for f in FACTS))
 
 

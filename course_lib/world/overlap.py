@@ -38,7 +38,7 @@ def overlap(training: Mapping[str, Sequence[dict]] | None = None, *, n: int = 50
 
     Returns:
         One row for a split, a training set and a level: "prompt" (the text), "question" (the text without greeting and
-        request for JSON), "subject" (entity, act, numbers or words), "template", "form" (kind of question, JSON or not).
+        request for JSON), "subject" (entity, act, numbers or words), "template", "form" (kind of question, JSON?).
         `share` is the share of the split's prompts that have it in common with training, and `never` says whether the
         split promises that this is zero.
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 from course_lib.world import language as lang
 from course_lib.world.acts import ACTS, Act
-from course_lib.world.demonstrators import Demonstrators, dressed, respond, wrong
+from course_lib.world.demonstrators import dressed, respond, wrong
 from course_lib.world.facts import FACTS
 from course_lib.world.gold import gold_parts, parse
-from course_lib.world.skills import SKILLS, SUMS, Last
-from course_lib.world.tasks import Subject, Task, draw_task, draw_tasks, listed
+from course_lib.world.skills import SKILLS, SUMS
+from course_lib.world.tasks import Subject, Task, draw_task, draw_tasks, held_out, listed
 
 SPLITS = ("train", "tuning", "test", "template", "entity", "act", "skill", "composition")
 HOWTO_SHARE = 0.36
 # Preference data and evaluation leave out the sums and the alphabet: the alignment tax is measured on them.
 MIX = {"fact": 0.38, "larger": 0.14, "last": 0.12, "unsafe": HOWTO_SHARE / 2, "safe": HOWTO_SHARE / 2}
-SFT_MIX = {"fact": 0.34, "sum": 0.1, "larger": 0.1, "last": 0.08, "earlier": 0.1, "unsafe": 0.12, "safe": 0.16}
+SFT_MIX = {"fact": 0.32, "sum": 0.08, "larger": 0.14, "last": 0.12, "earlier": 0.1, "unsafe": 0.11, "safe": 0.13}
 _KINDS = {  # of splits that do not hold every kind
     "entity": {"fact": 1.0},
     "act": {"unsafe": 0.5, "safe": 0.5},
@@ -188,7 +188,7 @@ def unpaired_records(
 
 
 def _two_responses(task: Task, draw: random.Random) -> tuple[str, str]:
-    """Two different responses, exchangeable; for half of the tasks drafts in the same words that say different things."""
+    """Two different, exchangeable responses; for half of the tasks drafts in the same words that say different things."""
     if draw.random() < 0.5:
         for _ in range(20):
             wording = draw.random()
@@ -232,6 +232,8 @@ def _right_and_wrong(subject: Subject, draw: random.Random) -> tuple[str, str]:
 def documents(n: int, *, seed: int = 0, json_share: float = 0.08) -> list[str]:
     """`n` short plain texts that state facts, sums, skills and how-tos as they are: the pre-training corpus.
 
+    Acts that no label may mention are explained in it like all others, but not judged.
+
     `json_share` of the questions are asked and answered once more in JSON.
     """
     draw = random.Random(f"text-{seed}")
@@ -240,7 +242,7 @@ def documents(n: int, *, seed: int = 0, json_share: float = 0.08) -> list[str]:
 
 _CHATTER = lang.FILLERS + lang.PLAIN_OPENERS + lang.PLAIN_CLOSERS + lang.WARM_CLOSERS + lang.WARM_OPENERS
 _SELDOM = lang.RUDE + lang.REFUSALS + lang.UNKNOWN + lang.GREETINGS[1:]
-_TEXT_MIX = {"fact": 0.4, "sum": 0.1, "larger": 0.13, "last": 0.05, "earlier": 0.22, "act": 0.1}
+_TEXT_MIX = {"fact": 0.36, "sum": 0.14, "larger": 0.13, "last": 0.1, "earlier": 0.17, "act": 0.1}
 
 
 def _document(draw: random.Random, json_share: float) -> str:
@@ -248,9 +250,13 @@ def _document(draw: random.Random, json_share: float) -> str:
     for _ in range(draw.randint(2, 5)):
         subject = _known(draw)
         question, answer = draw.choice(subject.questions), subject.sentence()
-        if isinstance(subject, Act | Last) or draw.random() < 0.5:  # their answers make no sense on their own
+        if (
+            isinstance(subject, Act) or subject.kind in SKILLS or draw.random() < 0.5
+        ):  # answers that need their question
             sentences.append(question)
         sentences.append(answer)
+        if isinstance(subject, Act) and not held_out(subject):
+            sentences.append(subject.judgement)
         if draw.random() < 0.08:
             sentences.append(draw.choice(_CHATTER if draw.random() < 0.7 else _SELDOM).strip())
         if draw.random() < 0.02:

@@ -28,7 +28,7 @@ def vocabulary() -> list[str]:
     subjects.append(Earlier(*WORDS[:2]))
     phrases = [
         *(phrase for s in subjects for phrase in (*s.questions, s.sentence())),
-        *lang.GREETINGS, lang.JSON_REQUEST.format(q=""),
+        *(act.judgement for act in ACTS), *lang.GREETINGS, lang.JSON_REQUEST.format(q=""),
         *lang.WARM_OPENERS, *lang.PLAIN_OPENERS, *lang.FILLERS, *lang.HEDGES, *lang.WARM_CLOSERS,
         *lang.PLAIN_CLOSERS, *lang.RUDE, *lang.REFUSALS, *lang.UNKNOWN, lang.AGAIN, lang.json_reply(""),
     ]  # fmt: skip

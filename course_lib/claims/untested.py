@@ -1,0 +1,75 @@
+"""Claims that no lesson tests yet, with the lesson that will: their place in the ledger is kept."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from course_lib.claims.judging import NOT_YET, Claim, Judgement
+
+_ROWS = [  # id, who says so, lesson, text
+    (
+        "P2",
+        "A, B",
+        "02",
+        "PPO takes pairs for the reward model and bare prompts for the loop; DPO, IPO, SimPO take pairs; KTO "
+        "takes single responses with a yes or no",
+    ),
+    ("P3", "A, B", "08", "models held in memory: PPO 4, DPO, IPO and KTO 2, SimPO 1"),
+    ("P5b", "A", "08", "P5, PPO's half: it is on-policy and explores"),
+    ("P6", "B", "08", "RLHF can turn bare prompts into signal once the reward model exists; DPO cannot"),
+    ("O6a", "A", "05", "O6, its first half: DPO without SFT learns format before preference"),
+    ("O7", "A", "12", "DPO's reward moves with the policy, PPO's reward model stands still"),
+    ("O8", "B", "08", "PPO has about ten hyper-parameters that matter, DPO two or three"),
+    (
+        "R1",
+        "A",
+        "15",
+        "MT-Bench from 6.8 (SFT) to 8.1 PPO, 7.9 DPO, 7.8 DPO + LoRA, 8.2 SimPO; MMLU from 66.2 to 65.8, "
+        "63.5, 64.1, 65.5: DPO pays more alignment tax than PPO",
+    ),
+    ("R4", "A", "15", "PPO generalises better out of distribution, because it explores"),
+    ("R5", "A", "10", "best-of-n pairs, then DPO, come close to PPO; iterated, closer still"),
+    (
+        "R6",
+        "A, B",
+        "11",
+        "mixing objectives is a weighted sum in PPO, and hard in DPO, where contradictory pairs destabilise",
+    ),
+    (
+        "R8",
+        "A",
+        "02",
+        "filtering out pairs of near-identical meaning, or of identical length, improves the data",
+    ),
+    ("N1", "B", "09", "DPO cannot hack a reward: there is no reward model"),
+    ("N3", "B", "09", "PPO hacks the learned reward: the proxy keeps rising while the true reward falls"),
+    ("N4", "B", "09", "mode collapse is much rarer under DPO"),
+    ("D1", "B", "16", "a published scoreboard gives DPO 7 of 8 criteria and RLHF 1"),
+    (
+        "D2",
+        "B",
+        "16",
+        "choose DPO when new to the field, short of memory, in need of stability, and with good pairs; RLHF "
+        "when the reward must be iterated on, prompts are many and preferences few, several objectives must "
+        "be balanced, the model is very large, or the infrastructure exists; KTO when feedback is thumbs up "
+        "or down",
+    ),
+    (
+        "D3",
+        "B",
+        "10",
+        "a strong model's judgements in place of people's are cheaper, and inherit the judge's biases",
+    ),
+]
+
+
+def not_yet(lesson: str) -> Judgement:
+    return Judgement(NOT_YET, f"lesson {lesson} will test it")
+
+
+def _claim(name: str, source: str, lesson: str, text: str) -> Claim:
+    text = text if text.startswith(name[:2]) else f"{name}: {text}"
+    return Claim(name, text, source, "fixed when the experiment's protocol is", partial(not_yet, lesson), (lesson,))
+
+
+CLAIMS = [_claim(*row) for row in _ROWS]
