@@ -1,50 +1,96 @@
-"""What the experiments measure of a policy, the same way everywhere."""
+"""What the experiments measure of a policy, the same way everywhere; see protocol.md."""
 
 from __future__ import annotations
 
+from statistics import fmean
+
+import pandas as pd
 import torch
 
 from course_lib import evaluation, sample, sequence_logps, world
 from course_lib.data import collate_completions, encode_completion
 
 HELD_OUT = {"n": 1000, "split": "test", "seed": 99}
+UNSEEN = ("template", "entity", "act", "skill", "composition")
+DRAWS = 2
 
 
-def describe(policy, sft, tokenizer, *, prompts: int = 500, split: str = "test") -> dict[str, float]:
-    """A policy's gold reward, its distance from the SFT model, and what became of held-out pairs.
+def describe(policy, sft, tokenizer, *, prompts: int = 1000, split: str = "test", unseen: bool = False) -> dict:
+    """A policy's gold reward, kind by kind; its distance from the SFT model; and what became of held-out pairs.
 
-    `gold` is greedy, `gold_sampled` at temperature 1; `kl` is the mean log-ratio of those samples, nats a
-    response; `tokens` and `repeats` are per greedy response; `distinct` is the share of different texts among
-    the samples; `chosen` and `rejected` are mean log-ratios of held-out pairs, `accuracy` the share in order. A
-    sample that was cut off at the limit of tokens is scored as if it ended there.
+    `gold_sampled` is the primary outcome: the mean over two draws at temperature 1. `gold` is greedy; so are `kinds`,
+    `parts`, `tokens` and `repeats`. `kl` is the mean log-ratio of the first draw, nats for each reply; `distinct` the
+    share of different texts in it; `chosen` and `rejected` are mean log-ratios of held-out pairs, `accuracy` the share
+    in order. With `unseen` the same by kind for the splits that training never saw.
     """
     asked = world.prompts(split, prompts)
     greedy = evaluation.evaluate_gold(policy, tokenizer, asked)
-    texts = sample(policy, tokenizer, asked, temperature=1.0, seed=1)
+    draws = [evaluation.evaluate_gold(policy, tokenizer, asked, temperature=1.0, seed=1 + i) for i in range(DRAWS)]
     pairs = evaluation.implicit_reward_report(policy, sft, tokenizer, world.preference_records(**HELD_OUT))
     chosen, rejected = pairs.policy_chosen - pairs.ref_chosen, pairs.policy_rejected - pairs.ref_rejected
-    figures = {
+    found = {
+        "gold_sampled": fmean(report.gold.mean() for report in draws),
         "gold": greedy.gold.mean(),
-        "correct": greedy.correct.mean(),
+        "kinds": by_kind(greedy),
+        "kinds_sampled": by_kind(pd.concat(draws)),
+        "parts": evaluation.mean_parts({"": greedy}).iloc[0].to_dict(),
         "tokens": greedy.tokens.mean(),
         "repeats": (greedy["repeat"] < 0).mean(),
         "malformed": (greedy.malformed < 0).mean(),
-        "gold_sampled": world.gold_reward(asked, texts).mean(),
-        "kl": kl(policy, sft, tokenizer, asked, texts),
-        "distinct": len(set(texts)) / len(texts),
+        "kl": kl(policy, sft, tokenizer, asked, draws[0].text),
+        "distinct": draws[0].text.nunique() / len(asked),
         "chosen": chosen.mean(),
         "rejected": rejected.mean(),
+        "margin": (chosen - rejected).mean(),
         "accuracy": (chosen > rejected).mean(),
-        "facts": evaluation.cloze_accuracy(policy, tokenizer, "facts"),
+        "knows": {kind: evaluation.cloze_accuracy(policy, tokenizer, kind) for kind in evaluation.PROBES},
     }
-    return {name: round(float(value), 4) for name, value in figures.items()}
+    if unseen:
+        found["unseen"] = {split: unseen_split(policy, tokenizer, split) for split in UNSEEN}
+    return rounded(found)
+
+
+def unseen_split(policy, tokenizer, split: str) -> dict:
+    report = evaluation.evaluate_gold(policy, tokenizer, world.prompts(split, 300))
+    return {"gold": report.gold.mean(), "kinds": by_kind(report)}
+
+
+def by_kind(report: pd.DataFrame) -> dict[str, dict[str, float]]:
+    return evaluation.by_kind(report).drop(columns="n").to_dict("index")
+
+
+def best_of(policy, sft_score, tokenizer, prompts, n: int, *, seed: int = 1) -> pd.DataFrame:
+    """The gold report of the reply that a reward function likes best among `n` draws at temperature 1."""
+    drawn = [sample(policy, tokenizer, prompts, temperature=1.0, seed=seed + i) for i in range(n)]
+    scores = torch.stack([sft_score(prompts, texts) for texts in drawn])
+    best = scores.argmax(dim=0).tolist()
+    return evaluation.gold_report(prompts, [drawn[draw][i] for i, draw in enumerate(best)])
+
+
+def mean_of(runs: list[dict]) -> dict:
+    """The mean of the same figures over several runs of one seed."""
+    first = runs[0]
+    return {
+        key: mean_of([run[key] for run in runs]) if isinstance(value, dict) else fmean(run[key] for run in runs)
+        for key, value in first.items()
+        if isinstance(value, dict | float | int)
+    }
+
+
+def rounded(found):
+    if isinstance(found, dict):
+        return {key: rounded(value) for key, value in found.items()}
+    return round(float(found), 4)
 
 
 @torch.inference_mode()
 def kl(policy, sft, tokenizer, prompts, texts) -> float:
-    """KL(policy || SFT) in nats a response, estimated (k1) on the policy's own samples."""
-    batch = encode(prompts, texts, tokenizer)
-    return (sequence_logps(policy, **batch) - sequence_logps(sft, **batch)).mean().item()
+    """KL(policy || SFT) in nats for each reply, estimated (k1) on the policy's own samples."""
+    total = 0.0
+    for start in range(0, len(prompts), 250):
+        batch = encode(prompts[start : start + 250], list(texts)[start : start + 250], tokenizer)
+        total += (sequence_logps(policy, **batch) - sequence_logps(sft, **batch)).sum().item()
+    return total / len(prompts)
 
 
 def encode(prompts, texts, tokenizer) -> dict[str, torch.Tensor]:

@@ -1,37 +1,44 @@
 """Does Pocket World show what it should? Everything from pre-training on, over seeds; writes results/pocket_world.json.
 
-python experiments/pocket_world.py --seeds 0 1 2        about 25 minutes a seed on one core
+python experiments/pocket_world.py --seeds 0 1 2 3 4        about 30 minutes a seed on one core
 
-Checkpoints that an earlier run left in their folders are used again; remove a folder to train its model anew.
+Checkpoints that an earlier run left in their folders are used again; remove a folder to train its model anew. What is
+measured, and how it is judged, stands in protocol.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import random
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from measures import best_of, by_kind, describe, mean_of, rounded
 from results_io import add_seed
 from tqdm import tqdm
 
 from course_lib import evaluation, load_policy, rewards, world
 from course_lib import shipped_models as recipe
-from course_lib.lessons.settings import DPO_PAIRS, dpo_config
+from course_lib.lessons.settings import CLONING, DPO_PAIRS, dpo_config
 from course_lib.models import load_reward_model, save_pretrained
-from course_lib.trainers import PreferenceTrainer
-from course_lib.world.facts import HELD_OUT_ENTITIES, MISCONCEPTIONS
-from course_lib.world.language import fact_templates
+from course_lib.trainers import PreferenceTrainer, SFTTrainer
+from course_lib.world.facts import MISCONCEPTIONS, SFT_ONLY_ENTITIES
 
 TEMPERATURES = [0.0, 0.25, 0.5, 0.75, 1.0]
 WEAK_PAIRS = 6_000
+ORDERS = 2
+BEST_OF = [2, 4, 8]
+TWINS = [(kind, "test") for kind in ("fact", "larger", "last", "safe", "unsafe")]
+TWINS += [("fact", "entity"), ("larger", "skill"), ("last", "skill"), ("safe", "act"), ("unsafe", "act")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--models", type=Path, default=Path("runs/pocket_world"), help="where checkpoints go")
     options = parser.parse_args()
     for seed in tqdm(options.seeds, desc="seeds"):
@@ -39,7 +46,7 @@ def main() -> None:
 
 
 def one_seed(seed: int, folder: Path) -> dict:
-    seconds, result = {}, {"seed": seed}
+    seconds: dict[str, float] = {}
 
     def timed(name, function, *args, **kwargs):
         start = time.perf_counter()
@@ -48,35 +55,42 @@ def one_seed(seed: int, folder: Path) -> dict:
         return value
 
     base, tokenizer = kept(folder / "base", lambda: timed("base", recipe.train_base, seed, progress=False))
-    result["base"] = describe(base, tokenizer)
 
     def train_sft():
         return timed("sft", recipe.train_sft, copy.deepcopy(base), tokenizer, seed, progress=False), tokenizer
 
     sft, _ = kept(folder / "sft", train_sft)
-    result["sft"] = describe(sft, tokenizer, TEMPERATURES)
+    show = partial(describe, sft=sft, tokenizer=tokenizer, unseen=True)
+    result = {"seed": seed, "base": show(base), "sft": show(sft)}
+    result["sft"]["by_temperature"] = by_temperature(sft, tokenizer)
     no_text = copy.deepcopy(base)
     recipe.train_sft(no_text, tokenizer, seed, size=16_000, text_share=0.0, progress=False)
-    result["sft_without_text"] = probes(no_text, tokenizer)
+    known = {kind: evaluation.cloze_accuracy(no_text, tokenizer, kind) for kind in evaluation.PROBES}
+    result["sft_without_text"] = rounded(known)
 
     pairs = world.preference_records(DPO_PAIRS, seed=seed)
-    for name, start in (("dpo", sft), ("dpo_from_base", base)):
-        policy = copy.deepcopy(start)
-        trainer = PreferenceTrainer(policy, tokenizer, pairs, dpo_config(seed))
-        history = timed(name, trainer.train)
-        result[name] = describe(policy, tokenizer, [0.0, 1.0])
-        result[name]["history"] = {k: [row[k] for row in history.rows] for k in ("step", "loss", "rewards/margins")}
-        report = evaluation.implicit_reward_report(policy, start, tokenizer, held_out_pairs())
-        result[name]["held_out"] = held_out_summary(report)
-        if start is sft:
-            result["misconceptions_right"] = misconceptions_right({"sft": sft, "dpo": policy}, tokenizer)
+    arms = {
+        "dpo": (dpo, sft, pairs),
+        "dpo_from_base": (dpo, base, pairs),
+        "dpo_shuffled": (dpo, sft, shuffled(pairs, seed)),
+        "cloned": (clone, sft, pairs),
+    }
+    for name, (train, start, records) in arms.items():
+        orders = [timed(name, train, start, tokenizer, records, 10 * seed + order) for order in range(ORDERS)]
+        result[name] = mean_of([show(policy) for policy in orders])
+        if name == "dpo":
+            result[name]["by_temperature"] = by_temperature(orders[0], tokenizer)
+            result["misconceptions_right"] = misconceptions_right({"sft": sft, "dpo": orders[0]}, tokenizer)
 
     for name, size in (("reward_weak", WEAK_PAIRS), ("reward", recipe.SIZES["pairs"])):
         train = partial(timed, name, recipe.train_reward, folder / "sft", seed, size=size, progress=False)
         model, _ = kept(folder / name, lambda train=train: (train(), tokenizer), load_reward_model)
         result[name] = reward_accuracy(model, tokenizer)
-    result["seconds"] = seconds
-    return result
+    score, asked = rewards.learned_reward(model, tokenizer), world.prompts("test", 1000)
+    for n in BEST_OF:
+        report = best_of(sft, score, tokenizer, asked, n)
+        result[f"best_of_{n}"] = rounded({"gold_sampled": report.gold.mean(), "kinds_sampled": by_kind(report)})
+    return result | {"seconds": seconds}
 
 
 def kept(folder: Path, train, load=load_policy) -> tuple:
@@ -86,70 +100,66 @@ def kept(folder: Path, train, load=load_policy) -> tuple:
     return load(str(folder))
 
 
-def held_out_pairs() -> list[dict]:
-    return world.preference_records(1000, split="test", seed=99)
+def dpo(start, tokenizer, pairs: list[dict], order: int):
+    policy = copy.deepcopy(start)
+    PreferenceTrainer(policy, tokenizer, pairs, dpo_config(order)).train()
+    return policy
 
 
-def describe(model, tokenizer, temperatures=(0.0,)) -> dict:
-    """Gold reward by temperature and part on the test prompts, greedy gold on the OOD splits, probes."""
-    prompts = world.prompts("test", 1000)
-    reports = [evaluation.evaluate_gold(model, tokenizer, prompts, temperature=t) for t in temperatures]
-    greedy = reports[0].drop(columns="text").mean()
-    ood = {
-        split: evaluation.evaluate_gold(model, tokenizer, world.prompts(split, 500)).gold.mean()
-        for split in ("template", "entity")
-    }
-    return {
-        "gold": {str(t): r.gold.mean() for t, r in zip(temperatures, reports, strict=True)},
-        "parts": greedy.round(4).to_dict(),
-        "ood": ood,
-        **probes(model, tokenizer),
-    }
+def clone(start, tokenizer, pairs: list[dict], order: int):
+    """SFT on the chosen replies."""
+    policy = copy.deepcopy(start)
+    records = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
+    SFTTrainer(policy, tokenizer, records, replace(CLONING, seed=order)).train()
+    return policy
 
 
-def probes(model, tokenizer) -> dict:
-    return {kind: evaluation.cloze_accuracy(model, tokenizer, kind) for kind in ("facts", "sums")}
+def shuffled(pairs: list[dict], seed: int) -> list[dict]:
+    """The same pairs with labels thrown by a coin: nothing is to be learnt from them."""
+    coin = random.Random(seed)
+    swapped = [pair | {"chosen": pair["rejected"], "rejected": pair["chosen"]} for pair in pairs]
+    return [coin.choice(both) for both in zip(pairs, swapped, strict=True)]
+
+
+def by_temperature(model, tokenizer) -> dict:
+    """Mean gold reward at each temperature, on the test prompts and on those for tuning."""
+    asked = {split: world.prompts(split, 500) for split in ("test", "tuning")}
+
+    def gold(split: str, temperature: float) -> float:
+        return evaluation.evaluate_gold(model, tokenizer, asked[split], temperature=temperature).gold.mean()
+
+    return rounded({split: {str(t): gold(split, t) for t in TEMPERATURES} for split in asked})
 
 
 def misconceptions_right(models: dict, tokenizer) -> dict:
     """Share of misconceived facts that each model answers rightly when asked plainly, greedily, in three phrasings.
 
-    "seen" facts are about entities that preference pairs mention, "unseen" ones about held-out entities.
+    SFT taught them all. "seen" facts are about entities that the pairs mention too, "unseen" ones are not.
     """
     facts: dict[str, list] = {"seen": [], "unseen": []}
     for fact in MISCONCEPTIONS:
-        facts["unseen" if (fact.attribute.kind, fact.entity) in HELD_OUT_ENTITIES else "seen"].append(fact)
-    asked = {where: [world.user(q) for f in some for q in fact_templates(f)[:3]] for where, some in facts.items()}
+        if world.task_of(fact.questions[0]).split != "entity":
+            facts["unseen" if fact.group in SFT_ONLY_ENTITIES else "seen"].append(fact)
+    asked = {where: [world.user(q) for f in some for q in f.questions[:3]] for where, some in facts.items()}
     return {
-        where: {
-            name: float((evaluation.evaluate_gold(model, tokenizer, prompts).correct == 1).mean())
-            for name, model in models.items()
-        }
+        where: {name: float(evaluation.evaluate_gold(m, tokenizer, prompts).right.mean()) for name, m in models.items()}
         for where, prompts in asked.items()
     }
 
 
-def held_out_summary(report) -> dict:
-    chosen = report.policy_chosen - report.ref_chosen
-    rejected = report.policy_rejected - report.ref_rejected
-    return {
-        "accuracy": float((report.margin > 0).mean()),
-        "margin": float(report.margin.mean()),
-        "log_ratio_chosen": float(chosen.mean()),
-        "log_ratio_rejected": float(rejected.mean()),
-    }
-
-
 def reward_accuracy(model, tokenizer) -> dict:
-    """Share of pairs ranked rightly: all held-out pairs, and pairs that differ in correctness alone."""
+    """Share of pairs ranked rightly: held-out pairs, and by kind pairs that differ in what is right alone."""
     score = rewards.learned_reward(model, tokenizer)
-    found = {}
-    sets = {"all_pairs": held_out_pairs(), "right_or_wrong": world.right_or_wrong_pairs(1000)}
-    for name, pairs in sets.items():
+
+    def accuracy(pairs: list[dict]) -> float:
         prompts = [p["prompt"] for p in pairs]
         chosen, rejected = (score(prompts, [p[side] for p in pairs]) for side in ("chosen", "rejected"))
-        found[name] = float((chosen > rejected).float().mean())
-    return found
+        return float((chosen > rejected).float().mean())
+
+    found = {"all_pairs": accuracy(world.preference_records(1000, split="test", seed=99))}
+    for kind, split in TWINS:
+        found.setdefault(split, {})[kind] = accuracy(world.right_or_wrong_pairs(500, kind=kind, split=split))
+    return rounded(found)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,22 @@ import json
 from pathlib import Path
 
 from course_lib.machine import description
+from course_lib.world import EDITION
 
 FOLDER = Path(__file__).parent / "results"
 
 
 def add_seed(name: str, result: dict, *, to_earlier: bool = False) -> None:
-    """Put one seed's result into `results/NAME.json`, in place of an earlier one of the same seed, or added to it."""
+    """Put one seed's result into `results/NAME.json`, in place of an earlier one of the same seed, or added to it.
+
+    Results of an earlier edition of the world are not mixed with new ones: they go.
+    """
     path = FOLDER / f"{name}.json"
-    found = {s["seed"]: s for s in json.loads(path.read_text())["seeds"]} if path.exists() else {}
+    before = json.loads(path.read_text()) if path.exists() else {}
+    found = {s["seed"]: s for s in before.get("seeds", []) if before.get("edition") == EDITION}
     earlier = found.get(result["seed"], {}) if to_earlier else {}
     found[result["seed"]] = _merged(earlier, result)
-    whole = {"machine": description(), "seeds": [found[s] for s in sorted(found)]}
+    whole = {"machine": description(), "edition": EDITION, "seeds": [found[s] for s in sorted(found)]}
     path.write_text(json.dumps(whole, indent=1) + "\n")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from course_lib.losses import dpo_loss
-from course_lib.trainers import KTOConfig, PreferenceConfig
+from course_lib.trainers import KTOConfig, PreferenceConfig, TrainingConfig
 
 DPO_PAIRS = 4_000
+CLONING = TrainingConfig(learning_rate=3e-4, batch_size=32, progress=False)  # SFT on chosen replies
 LENGTH_BIAS = 0.3  # nats a token that annotators with a liking for length add to a response's score
 
 

@@ -18,6 +18,7 @@ from course_lib.world.sampling import (
 )
 from course_lib.world.tokenizer import build_tokenizer
 
+EDITION = 2  # of the world: results and checkpoints of another one do not compare
 _HERE = Path(__file__).parent / "checkpoints"
 CHECKPOINTS = {  # names that load_policy and load_reward_model know
     "pocket-world": _HERE / "base",
@@ -27,6 +28,7 @@ CHECKPOINTS = {  # names that load_policy and load_reward_model know
 
 __all__ = [
     "CHECKPOINTS",
+    "EDITION",
     "Annotators",
     "Demonstrators",
     "assistant",

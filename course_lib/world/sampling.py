@@ -188,7 +188,7 @@ def unpaired_records(
 
 
 def _two_responses(task: Task, draw: random.Random) -> tuple[str, str]:
-    """Two different, exchangeable responses; for half of the tasks drafts in the same words that say different things."""
+    """Two different, exchangeable responses; for half of the tasks in the same words, with something else to say."""
     if draw.random() < 0.5:
         for _ in range(20):
             wording = draw.random()
