@@ -9,10 +9,10 @@ from course_lib.figures.alt_text import describe
 from course_lib.figures.style import COLORS, HELD_TINTS
 
 ROLES = {  # name: what it does
-    "policy": "writes the replies;\nPPO calls it the actor",
-    "critic": "guesses the reward\nfrom each token on",
+    "policy": "what we want to improve;\nPPO calls it the actor",
+    "critic": "predicts the reward\nat each token",
     "reward model": "scores a finished reply",
-    "reference": "the model before training,\nfor comparison",
+    "reference": "the policy\nbefore training",
 }
 HELD = {  # method: the models that it trains, and those that it only runs
     "PPO": (("policy", "critic"), ("reward model", "reference")),
@@ -22,7 +22,7 @@ HELD = {  # method: the models that it trains, and those that it only runs
 
 def held_and_trained() -> plt.Figure:
     """PPO's four models and DPO's two as boxes: filled ones are trained, pale ones frozen."""
-    figure, ax = plt.subplots(figsize=(9.5, 2.5))
+    figure, ax = plt.subplots(figsize=(10.5, 2.5))
     for y, (method, (trained, frozen)) in enumerate(HELD.items()):
         ax.text(-0.08, -y, method, ha="right", va="center", fontsize=12, weight="bold")
         for x, (name, does) in enumerate(ROLES.items()):
