@@ -235,9 +235,32 @@ def test_the_roofline_bends_where_peak_and_bandwidth_meet():
     table = pd.DataFrame([(10.0, 50.0, 2.0), (0.0, 0.0, 1.0)], columns=columns, index=["backward", "optimizer"])
     ax = figures.roofline_plot(table, peak=1e14, bandwidth=1e12)
     x, roof = lines(ax)["datasheet"].get_data()
-    assert roof == pytest.approx(np.minimum(100, x)) and lines(ax)["ridge, 100 FLOPs a byte"].get_xdata()[0] == 100
+    assert roof == pytest.approx(np.minimum(100, x)) and lines(ax)["ridge, 100 FLOPs per byte"].get_xdata()[0] == 100
     assert [dot.get_offsets().tolist() for dot in ax.collections] == [[[50.0, 5.0]]]
-    assert "backward: 50 FLOPs a byte, 5 TFLOP/s, left of the ridge." in description(ax.figure)
+    assert "backward: 50 FLOPs per byte, 5 TFLOP/s, left of the ridge." in description(ax.figure)
+
+
+def test_phases_in_one_place_under_the_roof_share_a_dot():
+    columns = ("TFLOP", "FLOP/byte", "seconds")
+    rows = [(10.0, 1000.0, 0.1), (30.0, 1200.0, 0.3), (10.0, 8.0, 2.0)]
+    table = pd.DataFrame(rows, columns=columns, index=["policy forward", "backward", "rollout decoding"])
+    ax = figures.roofline_plot(table, peak=1e14, bandwidth=1e12)
+    assert [dot.get_offsets().tolist() for dot in ax.collections] == [[[8.0, 5.0]], [[1100.0, 100.0]]]
+    assert "policy forward: 1,000 FLOPs per byte, 100 TFLOP/s, right of the ridge." in description(ax.figure)
+    assert legend(ax)[-1] == "backward 0.3 s,\npolicy forward 0.1 s"
+
+
+def test_a_part_too_thin_to_see_has_no_legend():
+    ax = figures.memory_bars(pd.DataFrame({"weights": [16.0], "logits": [0.01]}, index=["step"]), xlabel="GB")
+    assert legend(ax) == ["weights"] and "logits 0.01" in description(ax.figure)
+
+
+def test_the_picture_of_models_tells_the_trained_from_the_frozen():
+    figure = figures.held_and_trained()
+    filled = [colour(box) == figures.style.HELD_TINTS["trained"] for box in figure.axes[0].patches]
+    assert filled == [True, True, False, False, True, False]
+    assert "PPO trains policy and critic, and holds frozen reward model and reference." in description(figure)
+    assert "DPO trains policy, and holds frozen reference." in description(figure)
 
 
 def test_plotted_memory_is_the_estimates():
@@ -256,7 +279,7 @@ def test_plotted_speed_is_the_estimates():
 
     figure, found = figures.plot_speed("llama-3-8b", "dpo"), estimate_throughput("llama-3-8b", "dpo")
     assert sum(widths(figure.axes[1])) == pytest.approx(found.step_seconds)
-    assert f"{found.tokens_per_second:,.0f} tokens a second" in description(figure)
+    assert f"{found.tokens_per_second:,.0f} tokens per second" in description(figure)
 
 
 def test_an_undescribed_figure_says_its_title_axes_and_lines():

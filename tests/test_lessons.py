@@ -101,3 +101,40 @@ def test_a_seeds_result_replaces_an_earlier_one_or_adds_to_it(experiments, monke
     found = json.loads((tmp_path / "x.json").read_text())
     assert found["seeds"] == [{"seed": 0, "b": 4}, {"seed": 1, "a": {"old": 1, "new": 3}}]
     assert found["machine"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("number", ["13", "14"])
+def test_teaching_cells_are_narrow_and_leave_checks_to_tags_and_tests(number):
+    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    lines = [line.rstrip("\n") for cell in cells for line in cell["source"]]
+    assert max(map(len, lines)) <= 100
+    assert not [line for line in lines if line.lstrip().startswith("assert ") or "NBVAL" in line]
+    assert sum("nbval-check-output" in cell["metadata"].get("tags", []) for cell in cells) > 5
+
+
+def test_states_that_lesson_13_counts_by_hand():
+    from course_lib import estimate_memory
+
+    lm, score = 8_030_261_248, 7_504_928_768
+    assert estimate_memory(8e9, "dpo").states == 112e9 and estimate_memory(8e9, "ppo").states == 224e9
+    assert estimate_memory("llama-3-8b", "dpo").states == 14 * lm
+    assert estimate_memory("llama-3-8b", "ppo").states == 14 * lm + 14 * score
+
+
+def test_a_ratio_of_the_reported_table_lies_outside_every_setting_of_lesson_13():
+    from course_lib.claims.reported_memory import REPORTED_PEAKS, reported_grid
+
+    equal = reported_grid("llama-3-8b").xs("sharded", level="frozen models")
+    assert (equal["DPO"] / equal["SimPO"]).max() < REPORTED_PEAKS["DPO"] / REPORTED_PEAKS["SimPO"]
+
+
+def test_ppo_waits_for_unequal_completions_and_dpo_for_links_as_lesson_14_says():
+    from course_lib.speed import scaling
+
+    options = {"gpus": (8, 4096), "gradient_checkpointing": True}
+    ppo, equal = (scaling("llama-3-8b", "ppo", batch_size=8, **more, **options) for more in ({}, {"length_spread": 0}))
+    dpo = scaling("llama-3-8b", "dpo", batch_size=4, **options)
+    waits = [table.waiting / table.seconds for table in (ppo, dpo, equal)]
+    assert (waits[0] > 2 * waits[2]).all() and (waits[0] > waits[1]).all()
+    assert dpo.communication.iloc[-1] > dpo.waiting.iloc[-1] and ppo.waiting.is_monotonic_increasing

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUDGET = {"minutes": 3.0, "memory_gb": 4.0}
 CELL_TIMEOUT = 900  # seconds: many times what a cell takes on a quiet machine
 MEASURED = re.compile(r"\*\*Measured:\*\* [\d.]+ minutes, [\d.]+ GB")
+CHECKED = "nbval-check-output"  # the tag by which nbval knows cells whose outputs must stay
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -125,8 +126,8 @@ def faults(path: Path) -> list[str]:
     images = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
     if silent := sum("image/png" not in image.metadata for image in images):
         found.append(f"lacks alternative text on {silent} of {len(images)} images: call figures.use_style(), run again")
-    if not any("NBVAL_CHECK_OUTPUT" in cell.source for cell in code):
-        found.append("has no cell marked # NBVAL_CHECK_OUTPUT, so its outputs are never compared")
+    if not any(CHECKED in cell.metadata.get("tags", []) or "NBVAL_CHECK_OUTPUT" in cell.source for cell in code):
+        found.append(f"has no cell tagged {CHECKED} (or marked # NBVAL_CHECK_OUTPUT): its outputs are never compared")
     measured = notebook.metadata.get("course")
     if not measured or _measured_text(measured) not in notebook.cells[0].source:
         found.append("does not show its measured budget in the first cell")

@@ -3,6 +3,7 @@
 from course_lib.figures.alt_text import describe, description
 from course_lib.figures.course import course_map
 from course_lib.figures.exact import plot_optimum, policy_bars, policy_sweep
+from course_lib.figures.pipelines import held_and_trained
 from course_lib.figures.preferences import log_ratio_scatter, loss_family, margin_histogram, plot_dpo_loss
 from course_lib.figures.resources import (
     memory_bars,
@@ -26,6 +27,7 @@ __all__ = [
     "curves",
     "describe",
     "description",
+    "held_and_trained",
     "intervals",
     "label",
     "log_ratio_scatter",

@@ -61,7 +61,9 @@ def _part_bars(parts: pd.DataFrame, palette: Sequence[str], xlabel: str, ax: Axe
     ax.set_yticks(range(len(parts)), parts.index)
     ax.set(ylim=(len(parts) - 0.5, -0.5), xlim=(0, 1.1 * left.max()), xlabel=xlabel)
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    seen = [column for column in parts.columns if parts[column].max() > left.max() / 300]  # a hair has no legend
+    bars = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend([bars[name] for name in seen], seen, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     return ax
 
 
@@ -76,8 +78,9 @@ def roofline_plot(
     """Where each phase lies under the roof: FLOPs a byte against FLOP/s, both on logarithmic scales.
 
     `phases` has columns "TFLOP", "FLOP/byte" and "seconds", as `ThroughputEstimate.table()`; rows without FLOPs are
-    left out, and a dot's area grows with the phase's share of the time. The solid roof is the datasheet's (`peak` in
-    FLOP/s, `bandwidth` in bytes/s), the dashed one what the stated shares of both leave of it.
+    left out. Phases that would hide each other share a dot, in the colour of the longest; a dot's area grows with its
+    share of the time. The solid roof is the datasheet's (`peak` in FLOP/s, `bandwidth` in bytes/s), the dashed one
+    what the stated shares of both leave of it.
     """
     ax = ax or plt.subplots(figsize=(7.2, 4.2))[1]
     shown = phases[phases["TFLOP"] > 0]
@@ -87,18 +90,37 @@ def roofline_plot(
         roof = np.minimum(peak * of_peak, bandwidth * of_bandwidth * x) / 1e12
         ax.loglog(x, roof, line, color=COLORS["ink"], linewidth=1.3, label=text)
     ridge = peak * utilization[0] / (bandwidth * utilization[1])
-    ax.axvline(ridge, color=COLORS["quiet"], linestyle=":", label=f"ridge, {ridge:.0f} FLOPs a byte")
-    for name, row in shown.sort_values("seconds", ascending=False).iterrows():  # large dots behind small ones
-        share = row["seconds"] / shown["seconds"].sum()
-        color, text = PHASE_COLORS.get(name, COLORS["ink"]), f"{name}, {row['seconds']:.2g} s"
-        speed = row["TFLOP"] / row["seconds"]
-        place = f"{number(row['FLOP/byte'])} FLOPs a byte, {number(speed)} TFLOP/s"
-        describe(ax, f"{name}: {place}, {'left' if row['FLOP/byte'] < ridge else 'right'} of the ridge.")
-        ax.scatter(row["FLOP/byte"], speed, s=30 + 450 * share, color=color, edgecolor="white", zorder=3, label=text)
-    ax.set(xlabel="arithmetic intensity (FLOPs a byte)", ylabel="speed (TFLOP/s)")
+    ax.axvline(ridge, color=COLORS["quiet"], linestyle=":", label=f"ridge, {ridge:.0f} FLOPs per byte")
+    for names in _neighbours(shown):
+        there = shown.loc[names]
+        seconds, x = there["seconds"].sum(), there["FLOP/byte"].mean()
+        speed = there["TFLOP"].sum() / seconds
+        color = PHASE_COLORS.get(names[0], COLORS["ink"])
+        for name, row in there.iterrows():
+            place = f"{number(row['FLOP/byte'])} FLOPs per byte, {number(row['TFLOP'] / row['seconds'])} TFLOP/s"
+            describe(ax, f"{name}: {place}, {'left' if row['FLOP/byte'] < ridge else 'right'} of the ridge.")
+        text = ",\n".join(f"{name} {size:.2g} s" for name, size in there["seconds"].items())
+        area = 30 + 450 * seconds / shown["seconds"].sum()
+        ax.scatter(x, speed, s=area, color=color, edgecolor="white", zorder=3, label=text)
+    ax.set(xlabel="arithmetic intensity (FLOPs per byte)", ylabel="speed (TFLOP/s)")
     for handle in ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9).legend_handles[3:]:
         handle.set_sizes([60])
     return ax
+
+
+def _neighbours(phases: pd.DataFrame, apart: float = 1.5) -> list[list[str]]:
+    """Names of the phases by place, longest first; two are neighbours that lie less than `apart` times apart."""
+    groups: list[list[str]] = []
+    speed = phases["TFLOP"] / phases["seconds"]
+    for name in phases.sort_values("seconds", ascending=False).index:
+        for group in groups:
+            ratios = phases["FLOP/byte"][name] / phases["FLOP/byte"][group[0]], speed[name] / speed[group[0]]
+            if all(1 / apart < ratio < apart for ratio in ratios):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
 
 
 def plot_memory(model: str, algorithm: str, **settings) -> plt.Figure:
@@ -113,12 +135,13 @@ def plot_speed(model: str, algorithm: str, **settings) -> plt.Figure:
     """A step's phases under the roofline, and the time that each takes; settings as in `estimate_throughput`."""
     found = estimate_throughput(model, algorithm, **settings)
     s = found.settings
-    figure, (upper, lower) = plt.subplots(2, figsize=(7.2, 5.4), height_ratios=(4, 1))
+    figure, (upper, lower) = plt.subplots(2, figsize=(7.2, 5.8), height_ratios=(3, 1))
     shares = (s.utilization, s.bandwidth_utilization)
     roofline_plot(found.table(), peak=found.peak_flops, bandwidth=s.machine.bandwidth, utilization=shares, ax=upper)
-    upper.set_title(f"{model}, {algorithm}, {s.gpu}: {found.tokens_per_second:,.0f} tokens a second and GPU")
+    upper.set_title(f"{model}, {algorithm}, {s.gpu}: {found.tokens_per_second:,.0f} tokens per second and GPU")
     time_bars(found.table()[["seconds"]].T, xlabel="time of a step (seconds)", ax=lower)
     lower.set_yticks([])
-    lower.get_legend().remove()
+    names = list(found.table().index)  # the same colours as above, and the phases that multiply nothing
+    lower.legend(lower.containers, names, loc="upper center", bbox_to_anchor=(0.5, -0.6), ncols=4, fontsize=8)
     figure.tight_layout()
     return figure
