@@ -1,7 +1,7 @@
 """How the shipped models are made: `python -m course_lib.shipped_models --out FOLDER --seed 0`.
 
 Base: a four-layer Llama pre-trained on the world's plain text. SFT: demonstrations with their bad habits.
-Reward: Bradley-Terry on 38,000 pairs. On two CPU cores pre-training takes under five minutes, SFT two, the
+Reward: Bradley-Terry on 24,000 pairs. On two CPU cores pre-training takes under five minutes, SFT two, the
 reward model the longest.
 """
 
@@ -21,9 +21,9 @@ from course_lib.world import build_tokenizer, documents, preference_records, sft
 PRETRAINING = TrainingConfig(
     learning_rate=6e-3, batch_size=64, schedule="cosine", warmup_ratio=0.05, adam_betas=(0.9, 0.98), log_every=50
 )
-SFT = TrainingConfig(learning_rate=2e-3, batch_size=64, schedule="cosine", log_every=20)
+SFT = TrainingConfig(learning_rate=2e-3, batch_size=32, schedule="cosine", log_every=20)
 REWARD = TrainingConfig(learning_rate=3e-3, batch_size=64, epochs=2, schedule="cosine", log_every=50)
-SIZES = {"documents": 75_000, "demonstrations": 20_000, "pairs": 38_000}
+SIZES = {"documents": 75_000, "demonstrations": 36_000, "pairs": 24_000}
 
 
 def new_base(tokenizer, seed: int) -> LlamaForCausalLM:

@@ -18,9 +18,9 @@ from course_lib.world.skills import SKILLS, SUMS
 from course_lib.world.tasks import Subject, Task, draw_task, draw_tasks, held_out, listed
 
 SPLITS = ("train", "tuning", "test", "template", "entity", "act", "skill", "composition")
-HOWTO_SHARE = 0.36
+HOWTO_SHARE = 0.4
 # Preference data and evaluation leave out the sums and the alphabet: the alignment tax is measured on them.
-MIX = {"fact": 0.38, "larger": 0.14, "last": 0.12, "unsafe": HOWTO_SHARE / 2, "safe": HOWTO_SHARE / 2}
+MIX = {"fact": 0.34, "larger": 0.14, "last": 0.12, "unsafe": HOWTO_SHARE / 2, "safe": HOWTO_SHARE / 2}
 SFT_MIX = {"fact": 0.32, "sum": 0.08, "larger": 0.14, "last": 0.12, "earlier": 0.1, "unsafe": 0.11, "safe": 0.13}
 _KINDS = {  # of splits that do not hold every kind
     "entity": {"fact": 1.0},
@@ -254,6 +254,8 @@ def _document(draw: random.Random, json_share: float) -> str:
             isinstance(subject, Act) or subject.kind in SKILLS or draw.random() < 0.5
         ):  # answers that need their question
             sentences.append(question)
+            if draw.random() < 0.2:  # an answer may stand a few words away from its question, as in a reply
+                sentences.append(draw.choice(_CHATTER))
         sentences.append(answer)
         if isinstance(subject, Act) and not held_out(subject):
             sentences.append(subject.judgement)
