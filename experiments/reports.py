@@ -8,12 +8,12 @@ from statistics import fmean
 
 import numpy as np
 
-from course_lib.claims import LEDGER, SOURCES, Claim, seeds
+from course_lib.claims import LEDGER, SOURCES, Claim, of_this_world, seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """# What articles claim, and what was measured here
 
-Each claim gets one verdict: holds, holds in part, refuted, depends (on the seed, or on what it names), or open. The
+Each claim gets one verdict: holds, holds in part, refuted, depends (on the seed, or on what it names), open, or not yet tested. The
 figures are from the committed results in `experiments/results/` (several seeds, each with its own pre-training), and
 this page is written from them by `python experiments/reports.py`. All of it is measured on Pocket World, with a model
 of 0.9 million parameters: it says what *can* happen and why, not how large the effect is in a model of billions.
@@ -22,7 +22,7 @@ model. The claims on memory (M) and speed (S) are about models of billions: `cou
 holds its bytes against real steps; its seconds are arithmetic under a roofline, and none of them was timed on a GPU.
 
 Who says so: {sources}.
-
+{edition}
 | claim | who | verdict | figure | rule | lesson |
 | --- | --- | --- | --- | --- | --- |
 """
@@ -30,7 +30,19 @@ Who says so: {sources}.
 
 def ledger() -> str:
     sources = "; ".join(f"{letter} is {source}" for letter, source in SOURCES.items())
-    return HEADER.format(sources=sources) + "\n".join(map(row, LEDGER)) + "\n"
+    return HEADER.format(sources=sources, edition=edition_note("pocket_world", "dpo_failures", "family")) + "\n".join(map(row, LEDGER)) + "\n"
+
+
+def edition_note(*names: str) -> str:
+    """A warning where results were measured in an earlier edition of the world than the package's."""
+    old = [name for name in names if not of_this_world(name)]
+    if not old:
+        return ""
+    return f"""
+**Of an earlier edition:** {", ".join(old)} {"was" if len(old) == 1 else "were"} measured in the first edition of Pocket
+World, whose models and splits were others. They are being measured anew under `experiments/protocol.md`; until then read
+their figures as that world's.
+"""
 
 
 def row(claim: Claim) -> str:
@@ -50,7 +62,7 @@ WORLD_HEADER = """# Pocket World in figures
 {count} seeds, each from its own pre-training on: the mean, and in brackets the lowest and the highest seed. Gold reward
 is measured on 1,000 test prompts, apart from those of training and those on which rates and recipes were tuned. This
 page is written from `experiments/results/pocket_world.json` by `python experiments/reports.py`.
-
+{edition}
 | what | figure |
 | --- | --- |
 """
@@ -84,7 +96,7 @@ def world_page() -> str:
         rows.append((f"{name}: held-out pairs in order", [r[arm]["all_pairs"] for r in runs]))
         rows.append((f"{name}: right over wrong in the same words", [r[arm]["right_or_wrong"] for r in runs]))
     return (
-        WORLD_HEADER.format(count=len(runs))
+        WORLD_HEADER.format(count=len(runs), edition=edition_note("pocket_world"))
         + "\n".join(f"| {what} | {spread(values)} |" for what, values in rows)
         + "\n"
         + matched_kl()

@@ -25,7 +25,7 @@ ALLOWED = {  # each room, and the rooms that it may import, in the order of the 
     "sizing": set(),
     "memory": {"sizing", "logprobs"},
     "speed": {"sizing", "memory"},  # a step that does not fit has no speed, and weights are read byte by byte
-    "claims": {"evaluation", "losses", "exact"} | SIZES,
+    "claims": {"world", "evaluation", "losses", "exact"} | SIZES,
     "machine": {"world"},
     "lessons": {"losses", "trainers"},
     "shipped_models": {"world", "models", "trainers"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from course_lib.world import EDITION
+
 
 def folder() -> Path:
     """Where the results lie: in the repository that holds this package, or the one around the working directory.
@@ -25,3 +27,8 @@ def folder() -> Path:
 def seeds(name: str) -> list[dict]:
     """The seeds' results of an experiment."""
     return json.loads((folder() / f"{name}.json").read_text())["seeds"]
+
+
+def of_this_world(name: str) -> bool:
+    """Whether an experiment's results were measured in the edition of Pocket World that this package ships."""
+    return json.loads((folder() / f"{name}.json").read_text()).get("edition", 1) == EDITION

@@ -53,6 +53,17 @@ def nf4(dtype: torch.dtype):
     )
 
 
+def keep_one_packing(model) -> None:
+    """Hold 4-bit weights on a CPU as they were loaded.
+
+    On CPUs with AVX512-BF16 bitsandbytes packs them anew at the first forward in evaluation mode: to a layout that only
+    some widths fit, and that training then reads wrongly.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def warn_of_wide_matrices(model) -> None:
     """Say so where much of a model that was to be held in 4 bits is not."""
     share = share_in_4_bits(model)

@@ -19,7 +19,7 @@ from transformers import (
 from course_lib.data import PLAIN_CHAT_TEMPLATE
 from course_lib.data.hub import offline_if_unreachable
 from course_lib.logprobs import unwrapped
-from course_lib.models.adapters import add_lora, load_adapters, nf4, warn_of_wide_matrices
+from course_lib.models.adapters import add_lora, keep_one_packing, load_adapters, nf4, warn_of_wide_matrices
 from course_lib.models.saving import NOTE, remember_origin
 from course_lib.world import CHECKPOINTS
 
@@ -68,6 +68,7 @@ def load_policy(
     model, tokenizer = _load(AutoModelForCausalLM, name_or_path, options)
     quantized = getattr(model, "is_loaded_in_4bit", False)
     if quantized:
+        keep_one_packing(model)
         warn_of_wide_matrices(model)
     if lora_rank is not None:
         model = add_lora(model.merge_and_unload() if hasattr(model, "peft_config") else model, lora_rank)
