@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from course_lib import claims
+from course_lib import claims, world
 from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, claim, direct, failures, family
 from course_lib.claims.judging import by_interval, contrast, of_parts, over_seeds
 from course_lib.lessons import curriculum
@@ -205,3 +205,13 @@ def test_two_seeds_are_too_few_for_a_contrast():
         contrast([1.0, 2.0], [0.0, 0.0], margin=0.1)
     with pytest.raises(ValueError, match="at least 0"):
         contrast([1.0] * 3, [0.0] * 3, margin=-1)
+
+
+def test_results_of_another_edition_of_the_world_are_known_as_such(tmp_path, monkeypatch):
+    from course_lib.claims import of_this_world
+    from course_lib.claims import results as committed
+
+    monkeypatch.setattr(committed, "folder", lambda: tmp_path)
+    for name, text in (("first", '{"seeds": []}'), ("now", f'{{"edition": {world.EDITION}, "seeds": []}}')):
+        (tmp_path / f"{name}.json").write_text(text)
+    assert of_this_world("now") and not of_this_world("first")

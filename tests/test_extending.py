@@ -111,7 +111,8 @@ def run(tokenizer, folder=None, **options):
 def test_a_critic_and_several_epochs_over_a_rollout_need_no_change_of_the_loop(tokenizer):
     trainer, history = run(tokenizer)
     rows = history.rows
-    assert len(rows) == 12 and rows[-1]["val/loss"] < rows[0]["val/loss"]
+    losses = [row["val/loss"] for row in rows]
+    assert len(rows) == 12 and sum(losses[6:]) < sum(losses[:6])
     assert rows[0]["val/ratio"] == pytest.approx(1, abs=1e-4) and rows[-1]["val/ratio"] != pytest.approx(1, abs=1e-4)
     assert all(row["grad_norm"] > 0 and row["grad_norm/critic"] > 0 for row in rows)
 

@@ -345,7 +345,7 @@ def test_chunked_logps_train_the_same_policy(tiny_model, tokenizer):
 
 
 def test_sft_lowers_the_loss_and_history_is_a_frame(tiny_model, tokenizer):
-    history = SFTTrainer(tiny_model, tokenizer, sft_records(64), TrainingConfig(**QUIET | {"epochs": 4})).train()
+    history = SFTTrainer(tiny_model, tokenizer, sft_records(64), TrainingConfig(**QUIET | {"epochs": 8})).train()
     frame = history.to_pandas()
     assert frame.loss.iloc[-1] < frame.loss.iloc[0] - 0.5
     assert frame.index.name == "step" and {"loss", "grad_norm", "learning_rate", "epoch"} <= set(frame.columns)
