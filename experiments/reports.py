@@ -8,18 +8,20 @@ from statistics import fmean
 
 import numpy as np
 
+from course_lib import world
 from course_lib.claims import LEDGER, SOURCES, Claim, of_this_world, seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """# What articles claim, and what was measured here
 
-Each claim gets one verdict: holds, holds in part, refuted, depends (on the seed, or on what it names), open, or not yet tested. The
-figures are from the committed results in `experiments/results/` (several seeds, each with its own pre-training), and
-this page is written from them by `python experiments/reports.py`. All of it is measured on Pocket World, with a model
-of 0.9 million parameters: it says what *can* happen and why, not how large the effect is in a model of billions.
-Where a figure speaks of *exact worlds*, it is a sum over six replies with random rewards and a random reference, and no
-model. The claims on memory (M) and speed (S) are about models of billions: `course_lib.memory` counts them. Lesson 13
-holds its bytes against real steps; its seconds are arithmetic under a roofline, and none of them was timed on a GPU.
+Each claim gets one verdict: holds, holds in part, refuted, depends (on the seed, or on what it names), open, or not yet
+tested. The figures are from the committed results in `experiments/results/` (several seeds, each with its own
+pre-training), and this page is written from them by `python experiments/reports.py`. All of it is measured on Pocket
+World, with a model of 0.9 million parameters: it says what *can* happen and why, not how large the effect is in a model
+of billions. Where a figure speaks of *exact worlds*, it is a sum over six replies with random rewards and a random
+reference, and no model. The claims on memory (M) and speed (S) are about models of billions: `course_lib.memory` counts
+them. Lesson 13 holds its bytes against real steps; its seconds are arithmetic under a roofline, and none of them was
+timed on a GPU.
 
 Who says so: {sources}.
 {edition}
@@ -30,7 +32,11 @@ Who says so: {sources}.
 
 def ledger() -> str:
     sources = "; ".join(f"{letter} is {source}" for letter, source in SOURCES.items())
-    return HEADER.format(sources=sources, edition=edition_note("pocket_world", "dpo_failures", "family")) + "\n".join(map(row, LEDGER)) + "\n"
+    return (
+        HEADER.format(sources=sources, edition=edition_note("pocket_world", "dpo_failures", "family"))
+        + "\n".join(map(row, LEDGER))
+        + "\n"
+    )
 
 
 def edition_note(*names: str) -> str:
@@ -40,8 +46,8 @@ def edition_note(*names: str) -> str:
         return ""
     return f"""
 **Of an earlier edition:** {", ".join(old)} {"was" if len(old) == 1 else "were"} measured in the first edition of Pocket
-World, whose models and splits were others. They are being measured anew under `experiments/protocol.md`; until then read
-their figures as that world's.
+World, whose models and splits were others. They are being measured anew under `experiments/protocol.md`; until then
+read their figures as that world's.
 """
 
 
@@ -99,8 +105,33 @@ def world_page() -> str:
         WORLD_HEADER.format(count=len(runs), edition=edition_note("pocket_world"))
         + "\n".join(f"| {what} | {spread(values)} |" for what, values in rows)
         + "\n"
+        + overlaps()
         + matched_kl()
     )
+
+
+OVERLAP_HEADER = """
+## What training never sees
+
+Share of each split's prompts that have something in common with training (20,000 demonstrations, 20,000 pairs, 8,000
+single responses; the highest of the three), as `world.overlap()` lists it: the text itself; the question without
+greeting and request for JSON; what it is about (entity, act, numbers, words); the template; and the form (kind of
+question, JSON or not). Bold is what a split promises to be zero. The rest is shared on purpose: a test question asks in
+new words about things that training mentions.
+
+| split | prompt | question | subject | template | form |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def overlaps() -> str:
+    found = (
+        world.overlap().groupby(["split", "level"], sort=False).agg(share=("share", "max"), never=("never", "first"))
+    )
+    rows = {}
+    for (split, _), (share, never) in zip(found.index, found.values, strict=True):
+        rows.setdefault(split, [split]).append(f"**{share:.2f}**" if never else f"{share:.2f}")
+    return OVERLAP_HEADER + "\n".join(f"| {' | '.join(row)} |" for row in rows.values()) + "\n"
 
 
 MATCHED_HEADER = """
