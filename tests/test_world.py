@@ -301,9 +301,7 @@ def test_shipped_models_know_facts_and_sums():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "split"), [("larger", "skill"), ("safe", "act"), ("unsafe", "act")]
-)
+@pytest.mark.parametrize(("kind", "split"), [("larger", "skill"), ("safe", "act"), ("unsafe", "act")])
 def test_shipped_reward_model_sees_rules_in_what_it_never_saw(kind, split):
     score, pairs = (
         learned_reward(*load_reward_model(device="cpu")),
