@@ -263,6 +263,16 @@ def test_the_picture_of_models_tells_the_trained_from_the_frozen():
     assert "DPO trains policy, and holds frozen reference." in description(figure)
 
 
+def test_both_pipelines_begin_with_sft_and_only_rlhf_has_a_reward_model():
+    figure = figures.pipelines()
+    names = [text.get_text().replace("\n", " ") for text in figure.axes[0].texts]
+    assert names.count("SFT") == names.count("reward model") == names.count("PPO") == 1
+    assert names.count("preference pairs") == names.count("the same pairs") == 1 and names.count("aligned policy") == 2
+    text = description(figure)
+    assert "RLHF: a reward model learns from preference pairs; PPO samples replies" in text
+    assert "DPO trains the policy on the same pairs, without a reward model and without sampling." in text
+
+
 def test_plotted_memory_is_the_estimates():
     from course_lib.memory import estimate_memory
 

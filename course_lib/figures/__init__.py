@@ -3,7 +3,7 @@
 from course_lib.figures.alt_text import describe, description
 from course_lib.figures.course import course_map
 from course_lib.figures.exact import plot_optimum, policy_bars, policy_sweep
-from course_lib.figures.pipelines import held_and_trained
+from course_lib.figures.pipelines import held_and_trained, pipelines
 from course_lib.figures.preferences import log_ratio_scatter, loss_family, margin_histogram, plot_dpo_loss
 from course_lib.figures.resources import (
     memory_bars,
@@ -35,6 +35,7 @@ __all__ = [
     "margin_histogram",
     "memory_bars",
     "memory_timeline",
+    "pipelines",
     "plot_dpo_loss",
     "plot_memory",
     "plot_next_token",
