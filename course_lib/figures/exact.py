@@ -38,7 +38,7 @@ def policy_bars(replies: Sequence[str], policies: Mapping[str, Sequence[float]],
 def policy_sweep(
     replies: Sequence[str], rewards: Sequence[float], betas: Sequence[float], policies: Sequence[Sequence[float]]
 ) -> Axes:
-    """How a policy shares its probability out as beta grows: a band a reply, the darker the more reward."""
+    """How a policy shares its probability out as beta grows: one band per reply, the darker the more reward."""
     ax = plt.subplots(figsize=(8, 3.8))[1]
     policies, rewards = np.asarray(policies)[:, ::-1], np.asarray(rewards)[::-1]
     shades = plt.get_cmap("cividis_r")(0.08 + 0.84 * (rewards - rewards.min()) / np.ptp(rewards))
@@ -50,7 +50,7 @@ def policy_sweep(
         shares = dict(zip(reversed(replies), policies[row], strict=True))
         describe(ax, f"Shares at beta {betas[row]:.3g}: {listed(shares)}.")
     ax.set(xscale="log", xlim=(betas[0], betas[-1]), ylim=(0, 1), ylabel="probability")
-    ax.set(xlabel="beta (reward units a nat, logarithmic)", title="one band a reply, its reward in brackets")
+    ax.set(xlabel="beta (reward units per nat, logarithmic)", title="one band per reply, its reward in brackets")
     return ax
 
 
