@@ -156,6 +156,29 @@ def test_reward_model_on_bradley_terry_data_finds_the_rewards_up_to_a_constant(s
     same(found - found[0], rewards - rewards[0])
 
 
+@few
+@given(seeds, betas)
+def test_a_response_in_no_pair_stays_where_dpo_began_and_a_reward_model_of_the_same_pairs_is_as_blind(seed, beta):
+    _, ref, rewards = draw(5, seed=seed)
+    labels = bradley_terry(rewards[1:])
+
+    def over_seen(loss, logps, start):
+        return expected_pair_loss(loss, logps[1:], start[1:], labels)
+
+    def place(logps):
+        return logps[0] - logps[1:].mean()
+
+    dpo = minimise(lambda logps: over_seen(partial(dpo_loss, beta=beta), logps, ref), ref)
+    same(place(dpo), place(ref))
+    elsewhere = (ref + 3.0 * torch.eye(5, dtype=torch.float64)[0]).log_softmax(-1)
+    moved = minimise(lambda logps: over_seen(partial(dpo_loss, beta=beta), logps, ref), elsewhere)
+    same(place(moved), place(ref) + 3)
+    same(over_seen(partial(dpo_loss, beta=beta), moved, ref), over_seen(partial(dpo_loss, beta=beta), dpo, ref))
+    flat = torch.zeros(5, dtype=torch.float64)
+    fitted = minimise(lambda scores: over_seen(partial(dpo_loss, beta=1.0), scores, flat), flat)
+    same(optimal_policy(ref, fitted, beta=beta), dpo)
+
+
 def test_expected_pair_loss_of_two_responses_is_written_out():
     policy, ref = torch.tensor([-0.2, -1.7]), torch.tensor([-0.7, -0.7])
     preferences = torch.tensor([[0.5, 0.7], [0.3, 0.5]])

@@ -103,7 +103,7 @@ def test_a_seeds_result_replaces_an_earlier_one_or_adds_to_it(experiments, monke
     assert found["machine"]["torch"] == torch.__version__
 
 
-@pytest.mark.parametrize("number", ["13", "14"])
+@pytest.mark.parametrize("number", ["03", "13", "14"])
 def test_teaching_cells_are_narrow_and_leave_checks_to_tags_and_tests(number):
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
@@ -138,3 +138,59 @@ def test_ppo_waits_for_unequal_completions_and_dpo_for_links_as_lesson_14_says()
     waits = [table.waiting / table.seconds for table in (ppo, dpo, equal)]
     assert (waits[0] > 2 * waits[2]).all() and (waits[0] > waits[1]).all()
     assert dpo.communication.iloc[-1] > dpo.waiting.iloc[-1] and ppo.waiting.is_monotonic_increasing
+
+
+@pytest.fixture
+def six_replies():
+    """What lesson 03 works with, from its own cells."""
+    cells = json.loads((ROOT / "notebooks/03_the_objective_both_share.ipynb").read_text())["cells"]
+    names = {"torch": torch, "world": world, "BETA": 0.5}
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "replies = [" in source:
+            exec(source.split("\n\n")[0], names)
+    return names
+
+
+def test_lesson_03s_replies_are_well_formed_and_go_from_best_to_worst(six_replies):
+    from course_lib.world.gold import gold_parts
+
+    for question, replies, rewards in (("question", "replies", "rewards"),
+                                       ("ant_question", "ant_replies", "ant_rewards")):  # fmt: skip
+        asked, given, earned = six_replies[question], six_replies[replies], six_replies[rewards]
+        assert len(given) == 6 and all(gold_parts(asked, reply)["malformed"] == 0 for reply in given)
+        assert earned.tolist() == world.gold_reward([asked] * 6, given).tolist()
+        assert (earned.diff() < 0).all()
+    for ref in ("ref", "ant_ref"):
+        assert six_replies[ref].exp().sum().item() == pytest.approx(1)
+
+
+def test_what_lesson_03_says_of_its_six_replies(six_replies):
+    from course_lib import exact
+
+    ref, rewards, beta = six_replies["ref"].double(), six_replies["rewards"], 0.5
+    best = exact.optimal_policy(ref, rewards, beta=beta)
+    assert best.argmax() == ref.argmax() == 2 and (best > ref)[:2].all() and not (best > ref)[2:].any()
+    nearly_best = torch.tensor([0.95] + 5 * [0.01], dtype=torch.float64).log()
+    mixture = (0.75 * ref.exp() + 0.25 * nearly_best.exp()).log()
+    only, far, mixed = (exact.rlhf_objective(p, ref, rewards, beta=beta) for p in (ref, nearly_best, mixture))
+    assert far < only < mixed < exact.rlhf_objective(best, ref, rewards, beta=beta)
+    on_ant = [six_replies["ant_ref"].double(), six_replies["ant_rewards"]]
+    assert exact.log_partition(*on_ant, beta=beta) < exact.log_partition(ref, rewards, beta=beta)
+    certain = torch.ones(6, 6, dtype=torch.float64).triu(1) + torch.eye(6, dtype=torch.float64) / 2
+    moved = exact.ipo_optimum(ref, certain, beta=beta) - ref
+    assert (moved[0] - moved[-1]).item() == pytest.approx((11 / 12 - 1 / 12) / beta) < 1 / beta
+
+
+def test_lesson_03s_sampled_gradient_has_the_right_mean_with_any_baseline_and_less_noise_with_a_good_one(six_replies):
+    from course_lib import exact
+
+    ref, rewards = six_replies["ref"].double(), six_replies["rewards"]
+    logps = torch.tensor([0.5, -1.0, 0.2, 0.8, -0.5, -2.0], dtype=torch.float64).log_softmax(-1)
+    p, worth = logps.exp(), rewards - 0.5 * (logps - ref)
+    noise = {}
+    for baseline in (0.0, 3.0, (p @ worth).item()):
+        each = (worth - baseline)[:, None] * (torch.eye(6, dtype=torch.float64) - p)  # one row per reply drawn
+        torch.testing.assert_close(p @ each, exact.rlhf_gradient(logps, ref, rewards, beta=0.5))
+        noise[baseline] = (p @ each.square().sum(1)).item()
+    assert min(noise, key=noise.get) == (p @ worth).item()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -26,7 +27,7 @@ def policy_bars(replies: Sequence[str], policies: Mapping[str, Sequence[float]],
         ax.barh(y, probabilities, height=0.9 * height, color=color, alpha=0.45 if color in used else 1, label=name)
         used.append(color)
         describe(ax, f"{name}: {listed(dict(zip(replies, probabilities, strict=True)))}.")
-    ax.set_yticks(range(len(replies)), replies)
+    ax.set_yticks(range(len(replies)), [fill(reply, 36) for reply in replies])
     ax.set_ylim(len(replies) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("probability")
@@ -80,7 +81,7 @@ def plot_optimum(replies: Sequence[str], ref_logps: Tensor, rewards: Tensor, bet
     describe(right, "No random policy lies above the curve of all betas' optima, and the line of equal J touches it.")
     right.set(xlabel="KL to the reference (nats)", ylabel="expected reward (reward units)")
     right.set_xlim(-0.1, 0.1 - ref_logps.min().item())
-    right.set_ylim(rewards.min().item() - 0.75, rewards.max().item() + 0.15)
+    right.set_ylim(rewards.min().item() - 1.1, rewards.max().item() + 0.15)
     right.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
     figure.tight_layout()
     return figure
