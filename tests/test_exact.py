@@ -157,7 +157,7 @@ def test_reward_model_on_bradley_terry_data_finds_the_rewards_up_to_a_constant(s
 
 
 @few
-@given(seeds, betas)
+@given(seeds, st.sampled_from([0.1, 0.3, 1.0]))
 def test_a_response_in_no_pair_stays_where_dpo_began_and_a_reward_model_of_the_same_pairs_is_as_blind(seed, beta):
     _, ref, rewards = draw(5, seed=seed)
     labels = bradley_terry(rewards[1:])

@@ -179,7 +179,11 @@ def test_what_lesson_03_says_of_its_six_replies(six_replies):
     assert exact.log_partition(*on_ant, beta=beta) < exact.log_partition(ref, rewards, beta=beta)
     certain = torch.ones(6, 6, dtype=torch.float64).triu(1) + torch.eye(6, dtype=torch.float64) / 2
     moved = exact.ipo_optimum(ref, certain, beta=beta) - ref
-    assert (moved[0] - moved[-1]).item() == pytest.approx((11 / 12 - 1 / 12) / beta) < 1 / beta
+    assert (moved[0] - moved[-1]).item() == pytest.approx((11 / 12 - 1 / 12) / beta)  # below 1 / beta
+    seen = exact.optimal_policy(ref, rewards * (torch.arange(6) > 0), beta=beta)  # any reward for the unseen one, ...
+    place = seen[0] - seen[1:].mean() - (ref[0] - ref[1:].mean())
+    unseen = seen - place * (torch.arange(6) == 0)  # ... and then back where it began
+    assert [round(logps.softmax(-1)[0].item(), 2) for logps in (ref, unseen)] == [0.05, 0.02]
 
 
 def test_lesson_03s_sampled_gradient_has_the_right_mean_with_any_baseline_and_less_noise_with_a_good_one(six_replies):
