@@ -1,8 +1,7 @@
 """How the shipped models are made: `python -m course_lib.shipped_models --out FOLDER --seed 0`.
 
 Base: a four-layer Llama pre-trained on the world's plain text. SFT: demonstrations with their bad habits.
-Reward: Bradley-Terry on 24,000 pairs. On two CPU cores pre-training takes under five minutes, SFT two, the
-reward model the longest.
+Reward: Bradley-Terry on 24,000 pairs. On two busy CPU cores the three took 480, 117 and 808 seconds.
 """
 
 from __future__ import annotations

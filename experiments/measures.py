@@ -59,10 +59,10 @@ def by_kind(report: pd.DataFrame) -> dict[str, dict[str, float]]:
     return evaluation.by_kind(report).drop(columns="n").to_dict("index")
 
 
-def best_of(policy, sft_score, tokenizer, prompts, n: int, *, seed: int = 1) -> pd.DataFrame:
+def best_of(policy, score, tokenizer, prompts, n: int, *, seed: int = 1) -> pd.DataFrame:
     """The gold report of the reply that a reward function likes best among `n` draws at temperature 1."""
     drawn = [sample(policy, tokenizer, prompts, temperature=1.0, seed=seed + i) for i in range(n)]
-    scores = torch.stack([sft_score(prompts, texts) for texts in drawn])
+    scores = torch.stack([score(prompts, texts) for texts in drawn])
     best = scores.argmax(dim=0).tolist()
     return evaluation.gold_report(prompts, [drawn[draw][i] for i, draw in enumerate(best)])
 

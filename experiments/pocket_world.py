@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from measures import best_of, by_kind, describe, mean_of, rounded
+from measures import HELD_OUT, best_of, by_kind, describe, mean_of, rounded
 from results_io import add_seed
 from tqdm import tqdm
 
@@ -156,7 +156,7 @@ def reward_accuracy(model, tokenizer) -> dict:
         chosen, rejected = (score(prompts, [p[side] for p in pairs]) for side in ("chosen", "rejected"))
         return float((chosen > rejected).float().mean())
 
-    found = {"all_pairs": accuracy(world.preference_records(1000, split="test", seed=99))}
+    found = {"all_pairs": accuracy(world.preference_records(**HELD_OUT))}
     for kind, split in TWINS:
         found.setdefault(split, {})[kind] = accuracy(world.right_or_wrong_pairs(500, kind=kind, split=split))
     return rounded(found)

@@ -78,7 +78,7 @@ def test_making_a_phrase_unreadable_never_pays():
         spoilt = text.split(" ")
         spoilt[draw.randrange(len(spoilt))] = "blorp"
         before, after = world.gold_reward([row["prompt"]] * 2, [text, " ".join(spoilt)])
-        assert after <= before or "rude" in str(world.parse(text).phrases)
+        assert after <= before
 
 
 def test_every_demonstrated_response_is_parsed_without_rest():
@@ -294,14 +294,22 @@ def test_shipped_sft_beats_shipped_base(test_prompts):
 
 @pytest.mark.slow
 def test_shipped_models_know_facts_and_sums():
-    for name in ("pocket-world", "pocket-world-sft"):
+    for name, facts in (("pocket-world", 0.95), ("pocket-world-sft", 0.8)):  # SFT learns misconceptions too
         model, tokenizer = load_policy(name, device="cpu")
-        assert cloze_accuracy(model, tokenizer, "facts") > 0.8 and cloze_accuracy(model, tokenizer, "sums") > 0.9
+        assert cloze_accuracy(model, tokenizer, "facts") > facts and cloze_accuracy(model, tokenizer, "sums") > 0.9
         assert cloze_accuracy(model, tokenizer, "alphabet") > 0.9
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "split"), [("larger", "skill"), ("safe", "act"), ("unsafe", "act")])
+@pytest.mark.parametrize(
+    ("kind", "split"),
+    [
+        ("larger", "skill"),
+        ("safe", "act"),
+        ("unsafe", "act"),
+        pytest.param("last", "skill", marks=pytest.mark.xfail(strict=True, reason="0.53: it does not see the place")),
+    ],
+)
 def test_shipped_reward_model_sees_rules_in_what_it_never_saw(kind, split):
     score, pairs = (
         learned_reward(*load_reward_model(device="cpu")),

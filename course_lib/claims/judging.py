@@ -86,15 +86,6 @@ class Contrast(NamedTuple):
     high: float
     without: tuple[str, ...]
 
-    def __str__(self) -> str:
-        changed = sum(verdict != self.verdict for verdict in self.without)
-        kept = (
-            "with any seed left out" if not changed else f"another with {changed} of {len(self.without)} seeds left out"
-        )
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}], {self.verdict}; " + (
-            f"the same {kept}" if not changed else kept
-        )
-
 
 def contrast(
     first: Sequence[float], second: Sequence[float], *, margin: float, claims: int = 1, alpha: float = 0.05

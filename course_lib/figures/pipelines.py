@@ -10,7 +10,7 @@ from course_lib.figures.alt_text import describe
 from course_lib.figures.style import COLORS, HELD_TINTS
 
 ROLES = {  # name: what it does
-    "policy": "what we want to improve;\nPPO calls it the actor",
+    "policy": "what we want\nto improve",
     "critic": "predicts the reward\nat each token",
     "reward model": "scores a finished reply",
     "reference": "the policy\nbefore training",
@@ -33,7 +33,7 @@ def held_and_trained() -> plt.Figure:
             box = FancyBboxPatch((x + 0.03, -y - 0.41), 0.94, 0.82, boxstyle="round,pad=0,rounding_size=0.08")
             box.set(facecolor=HELD_TINTS[state], edgecolor=COLORS["edge"])
             ax.add_patch(box)
-            ax.text(x + 0.5, -y + 0.22, f"{name}, {state}", ha="center", va="center", fontsize=10, weight="bold")
+            ax.text(x + 0.5, -y + 0.22, f"{name}, {state}", ha="center", va="center", fontsize=9.5, weight="bold")
             ax.text(x + 0.5, -y - 0.12, does, ha="center", va="center", fontsize=9, color=COLORS["ink"])
         describe(ax, f"{method} trains {' and '.join(trained)}, and holds frozen {' and '.join(frozen)}.")
     ax.set(xlim=(-0.45, len(ROLES)), ylim=(-len(HELD) + 0.5, 0.5))

@@ -55,7 +55,7 @@ def stacked_parts(parts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     for color, column in zip(REWARD_PART_COLORS, parts.columns, strict=False):
         values = parts[column].to_numpy()
         start = np.where(values >= 0, right, left)
-        ax.barh(y, values, left=start, color=color, label=column, height=0.6)
+        ax.barh(y, values, left=start, color=color, label=column if values.any() else None, height=0.6)
         right, left = right + np.maximum(values, 0), left + np.minimum(values, 0)
     ax.plot(parts.sum(axis=1), y, "D", color=COLORS["ink"], markersize=6, label="gold reward")
     for method, row in parts.iterrows():
@@ -64,7 +64,8 @@ def stacked_parts(parts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_yticks(y, [label(m) for m in parts.index])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel("mean gold reward a response (reward units)")
+    room = 0.05 * (right.max() - left.min())
+    ax.set(xlim=(left.min() - room, right.max() + room), xlabel="mean gold reward per response (reward units)")
     ax.legend(ncols=1, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 

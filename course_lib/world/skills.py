@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from course_lib.world.facts import ENTITIES
 
-NUMBERS = range(100)
+NUMBERS = [str(n) for n in range(100)]
 WORDS = [name for kind, name in ENTITIES if kind in ("animal", "food")]
 
 
@@ -42,36 +43,50 @@ class Sum:
 
 
 @dataclass(frozen=True)
-class Larger:
-    """The larger of two numbers. Demonstrators tend to name the one that is named first."""
+class _Comparison:
+    """Two of a pool, one of which comes first by the skill's rule."""
 
     a: str
     b: str
-    kind = "larger"
+    kind: ClassVar[str]
+    pool: ClassVar[list[str]]
+    relation: ClassVar[str]
 
     @classmethod
-    def draw(cls, draw: random.Random) -> Larger:
-        return cls(*map(str, draw.sample(NUMBERS, 2)))
+    def draw(cls, draw: random.Random) -> Self:
+        return cls(*draw.sample(cls.pool, 2))
 
     @classmethod
-    def every(cls) -> list[Larger]:
-        return [cls(str(a), str(b)) for a in NUMBERS for b in NUMBERS if a != b]
+    def statements(cls) -> list[str]:
+        """Everything that an answer can say, true or false."""
+        return [cls(a, b).sentence(a) for a in cls.pool for b in cls.pool if a != b]
 
     def known(self) -> bool:
         """Whether the world has this question."""
-        return self.a != self.b and {self.a, self.b} <= {str(n) for n in NUMBERS}
+        return self.a != self.b and {self.a, self.b} <= set(self.pool)
 
     @property
     def group(self) -> tuple:
         return tuple(sorted((self.a, self.b)))
 
     @property
-    def value(self) -> str:
-        return max(self.a, self.b, key=int)
-
-    @property
     def values(self) -> list[str]:
         return [self.a, self.b]
+
+    def sentence(self, value: str | None = None) -> str:
+        """The answer as a sentence; `value` replaces the true one."""
+        first = value or self.value
+        return f"{first} {self.relation} {self.b if first == self.a else self.a}."
+
+
+class Larger(_Comparison):
+    """The larger of two numbers. Demonstrators tend to name the one that is named first."""
+
+    kind, pool, relation = "larger", NUMBERS, "is larger than"
+
+    @property
+    def value(self) -> str:
+        return max(self.a, self.b, key=int)
 
     @property
     def habit(self) -> str:
@@ -88,11 +103,6 @@ class Larger:
             f"tell me which is larger, {a} or {b}.",
             f"is {a} or {b} the larger number?",
         ]
-
-    def sentence(self, value: str | None = None) -> str:
-        """The answer as a sentence; `value` replaces the true one."""
-        first = value or self.value
-        return f"{first} is larger than {self.b if first == self.a else self.a}."
 
 
 @dataclass(frozen=True)
@@ -145,37 +155,14 @@ class Last:
         return f"{value or self.value} is last."
 
 
-@dataclass(frozen=True)
-class Earlier:
+class Earlier(_Comparison):
     """Which of two words the alphabet has first. No preference pair asks it: the alignment tax is measured on it."""
 
-    a: str
-    b: str
-    kind = "earlier"
-
-    @classmethod
-    def draw(cls, draw: random.Random) -> Earlier:
-        return cls(*draw.sample(WORDS, 2))
-
-    @classmethod
-    def every(cls) -> list[Earlier]:
-        return [cls(a, b) for a in WORDS for b in WORDS if a != b]
-
-    def known(self) -> bool:
-        """Whether the world has this question."""
-        return self.a != self.b and {self.a, self.b} <= set(WORDS)
-
-    @property
-    def group(self) -> tuple:
-        return tuple(sorted((self.a, self.b)))
+    kind, pool, relation = "earlier", WORDS, "comes before"
 
     @property
     def value(self) -> str:
         return min(self.a, self.b)
-
-    @property
-    def values(self) -> list[str]:
-        return [self.a, self.b]
 
     @property
     def questions(self) -> list[str]:
@@ -186,11 +173,6 @@ class Earlier:
             f"{a} or {b}: which has the alphabet first?",
             f"name the one of {a} and {b} that comes first in the alphabet.",
         ]
-
-    def sentence(self, value: str | None = None) -> str:
-        """The answer as a sentence; `value` replaces the true one."""
-        first = value or self.value
-        return f"{first} comes before {self.b if first == self.a else self.a}."
 
 
 SUMS = [Sum(a, b) for a in range(10) for b in range(10)]

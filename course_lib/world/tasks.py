@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 
 from course_lib.world import language as lang
@@ -70,7 +70,7 @@ def _patterns() -> list[tuple[re.Pattern, type, int]]:
     """The questions of each skill as patterns, made from one whose words are told apart."""
     found = []
     for skill in SKILLS.values():
-        names = list(skill.__dataclass_fields__)
+        names = [field.name for field in fields(skill)]
         for i, question in enumerate(skill(*(f"{n}{n}0" for n in names)).questions):
             pattern = re.escape(question)
             for name in names:

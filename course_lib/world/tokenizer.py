@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 
 def vocabulary() -> list[str]:
     """Every token, special ones first; ids are positions, and every id has a token."""
-    subjects = [*FACTS, *SUMS, *ACTS, *(Last(w, w, w) for w in WORDS), *(Larger(str(n), str(n)) for n in NUMBERS)]
+    subjects = [*FACTS, *SUMS, *ACTS, *(Last(w, w, w) for w in WORDS), *(Larger(n, n) for n in NUMBERS)]
     subjects.append(Earlier(*WORDS[:2]))
     phrases = [
         *(phrase for s in subjects for phrase in (*s.questions, s.sentence())),
