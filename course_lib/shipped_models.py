@@ -22,7 +22,7 @@ PRETRAINING = TrainingConfig(
 )
 SFT = TrainingConfig(learning_rate=2e-3, batch_size=32, schedule="cosine", log_every=20)
 REWARD = TrainingConfig(learning_rate=3e-3, batch_size=64, epochs=2, schedule="cosine", log_every=50)
-SIZES = {"documents": 75_000, "demonstrations": 36_000, "pairs": 24_000}
+SIZES = {"documents": 62_000, "demonstrations": 36_000, "pairs": 12_000}
 
 
 def new_base(tokenizer, seed: int) -> LlamaForCausalLM:

@@ -12,106 +12,66 @@ import argparse
 import copy
 import random
 import time
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
-from measures import HELD_OUT, best_of, by_kind, describe, mean_of, rounded
+from arms import measured, train
+from measures import HELD_OUT, best_of, by_kind, describe, rounded
 from results_io import add_seed
+from seed_models import FOLDER, base_and_sft, kept
 from tqdm import tqdm
 
-from course_lib import evaluation, load_policy, rewards, world
+from course_lib import evaluation, rewards, world
 from course_lib import shipped_models as recipe
-from course_lib.lessons.settings import CLONING, DPO_PAIRS, dpo_config
-from course_lib.models import load_reward_model, save_pretrained
-from course_lib.trainers import PreferenceTrainer, SFTTrainer
+from course_lib.lessons.settings import DPO_PAIRS
+from course_lib.models import load_reward_model
 from course_lib.world.facts import MISCONCEPTIONS, SFT_ONLY_ENTITIES
 
 TEMPERATURES = [0.0, 0.25, 0.5, 0.75, 1.0]
-WEAK_PAIRS = 6_000
-ORDERS = 2
+WEAK_PAIRS = 4_000
 BEST_OF = [2, 4, 8]
-TWINS = [(kind, "test") for kind in ("fact", "larger", "last", "safe", "unsafe")]
-TWINS += [("fact", "entity"), ("larger", "skill"), ("last", "skill"), ("safe", "act"), ("unsafe", "act")]
+TWINS = [(kind, "test") for kind in ("fact", "larger", "longer", "safe", "unsafe")]
+TWINS += [("fact", "entity"), ("larger", "skill"), ("longer", "skill"), ("safe", "act"), ("unsafe", "act")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--models", type=Path, default=Path("runs/pocket_world"), help="where checkpoints go")
-    options = parser.parse_args()
-    for seed in tqdm(options.seeds, desc="seeds"):
-        add_seed("pocket_world", one_seed(seed, options.models / str(seed)))
+    for seed in tqdm(parser.parse_args().seeds, desc="seeds"):
+        add_seed("pocket_world", one_seed(seed))
 
 
-def one_seed(seed: int, folder: Path) -> dict:
-    seconds: dict[str, float] = {}
-
-    def timed(name, function, *args, **kwargs):
-        start = time.perf_counter()
-        value = function(*args, **kwargs)
-        seconds[name] = round(time.perf_counter() - start, 1)
-        return value
-
-    base, tokenizer = kept(folder / "base", lambda: timed("base", recipe.train_base, seed, progress=False))
-
-    def train_sft():
-        return timed("sft", recipe.train_sft, copy.deepcopy(base), tokenizer, seed, progress=False), tokenizer
-
-    sft, _ = kept(folder / "sft", train_sft)
-    show = partial(describe, sft=sft, tokenizer=tokenizer, unseen=True)
-    result = {"seed": seed, "base": show(base), "sft": show(sft)}
+def one_seed(seed: int) -> dict:
+    start = time.perf_counter()
+    base, sft, tokenizer = base_and_sft(seed)
+    result = {"seed": seed, "models_seconds": round(time.perf_counter() - start, 1)}
+    show = {"sft": sft, "tokenizer": tokenizer, "unseen": True}
+    result |= {"base": describe(base, **show), "sft": describe(sft, **show)}
     result["sft"]["by_temperature"] = by_temperature(sft, tokenizer)
     no_text = copy.deepcopy(base)
-    recipe.train_sft(no_text, tokenizer, seed, size=16_000, text_share=0.0, progress=False)
+    demonstrations = round(0.8 * recipe.SIZES["demonstrations"])  # as many as stand among the texts
+    recipe.train_sft(no_text, tokenizer, seed, size=demonstrations, text_share=0.0, progress=False)
     known = {kind: evaluation.cloze_accuracy(no_text, tokenizer, kind) for kind in evaluation.PROBES}
     result["sft_without_text"] = rounded(known)
 
     pairs = world.preference_records(DPO_PAIRS, seed=seed)
-    arms = {
-        "dpo": (dpo, sft, pairs),
-        "dpo_from_base": (dpo, base, pairs),
-        "dpo_shuffled": (dpo, sft, shuffled(pairs, seed)),
-        "cloned": (clone, sft, pairs),
-    }
-    for name, (train, start, records) in arms.items():
-        orders = [timed(name, train, start, tokenizer, records, 10 * seed + order) for order in range(ORDERS)]
-        result[name] = mean_of([show(policy) for policy in orders])
-        if name == "dpo":
-            result[name]["by_temperature"] = by_temperature(orders[0], tokenizer)
-            result["misconceptions_right"] = misconceptions_right({"sft": sft, "dpo": orders[0]}, tokenizer)
+    arms = {"dpo": {"records": pairs}, "cloned": {"method": "cloned", "records": pairs}}
+    arms["dpo_shuffled"] = {"records": shuffled(pairs, seed)}
+    result |= measured(arms, sft, sft, tokenizer, seed, unseen=True)
+    result |= measured({"dpo_from_base": {"records": pairs}}, base, sft, tokenizer, seed)
+    dpo, _ = train(sft, tokenizer, seed, 0, records=pairs)
+    result["dpo"]["by_temperature"] = by_temperature(dpo, tokenizer)
+    result["misconceptions_right"] = misconceptions_right({"sft": sft, "dpo": dpo}, tokenizer)
 
     for name, size in (("reward_weak", WEAK_PAIRS), ("reward", recipe.SIZES["pairs"])):
-        train = partial(timed, name, recipe.train_reward, folder / "sft", seed, size=size, progress=False)
-        model, _ = kept(folder / name, lambda train=train: (train(), tokenizer), load_reward_model)
+        fit = partial(recipe.train_reward, FOLDER / str(seed) / "sft", seed, size=size, progress=False)
+        model, _ = kept(FOLDER / str(seed) / name, lambda fit=fit: (fit(), tokenizer), load_reward_model)
         result[name] = reward_accuracy(model, tokenizer)
     score, asked = rewards.learned_reward(model, tokenizer), world.prompts("test", 1000)
     for n in BEST_OF:
         report = best_of(sft, score, tokenizer, asked, n)
         result[f"best_of_{n}"] = rounded({"gold_sampled": report.gold.mean(), "kinds_sampled": by_kind(report)})
-    return result | {"seconds": seconds}
-
-
-def kept(folder: Path, train, load=load_policy) -> tuple:
-    """The checkpoint in `folder`, trained and written there if it is missing."""
-    if not folder.exists():
-        save_pretrained(*train(), folder)
-    return load(str(folder))
-
-
-def dpo(start, tokenizer, pairs: list[dict], order: int):
-    policy = copy.deepcopy(start)
-    PreferenceTrainer(policy, tokenizer, pairs, dpo_config(order)).train()
-    return policy
-
-
-def clone(start, tokenizer, pairs: list[dict], order: int):
-    """SFT on the chosen replies."""
-    policy = copy.deepcopy(start)
-    records = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
-    SFTTrainer(policy, tokenizer, records, replace(CLONING, seed=order)).train()
-    return policy
+    return result
 
 
 def shuffled(pairs: list[dict], seed: int) -> list[dict]:

@@ -10,7 +10,7 @@ import torch
 
 from course_lib.logprobs import device_of, evaluating, position_ids
 from course_lib.world.facts import FACTS
-from course_lib.world.skills import SUMS, Earlier, Larger
+from course_lib.world.skills import SUMS, Earlier, Larger, Longer
 
 
 def _stated(subjects) -> list[tuple[str, str]]:
@@ -29,6 +29,7 @@ PROBES = {
     "sums": lambda: _stated(SUMS),
     "alphabet": lambda: _asked(Earlier),
     "larger": lambda: _asked(Larger),
+    "longer": lambda: _asked(Longer),
 }
 
 
@@ -39,13 +40,13 @@ def cloze_accuracy(model, tokenizer, kind: str) -> float:
     "a banana is ___" counts as known if `yellow` is the most likely next token. Base, SFT and aligned models
     are asked in the same words, so the figures compare; all in evaluation mode.
 
-    The alphabet and the larger number are asked first and then stated, as in the pre-training text.
+    The three comparisons are asked first and then stated, as in the pre-training text.
 
     Args:
         model: a model with Pocket World's tokenizer.
         tokenizer: that tokenizer.
         kind: "facts" (450 of them), "sums" (100, up to 18), "alphabet" (which of two words comes first; 500
-            questions) or "larger" (which of two numbers is the larger; 500 questions).
+            questions), "larger" (which of two numbers is the larger; 500) or "longer" (which of two words; 500).
 
     Raises:
         ValueError: for another kind.

@@ -15,14 +15,14 @@ from course_lib.rollouts import sample
 from course_lib.world import gold_parts, parse, task_of
 from course_lib.world.gold import is_right, message_text
 
-KINDS = ("fact", "larger", "last", "sum", "earlier", "two", "safe", "unsafe")
+KINDS = ("fact", "larger", "longer", "sum", "earlier", "two", "safe", "unsafe")
 PARTS = ("correct", "safety", "hedge", "format", "warmth", "length", "rude", "repeat", "malformed")
 
 
 def gold_report(prompts: Sequence, completions: Sequence[str]) -> pd.DataFrame:
     """One row for each completion: the parts of its gold reward, their sum `gold`, and its length in `tokens`.
 
-    `kind` says what was asked ("fact", "larger", "last", "safe", "unsafe", ...), `right` whether everything asked is
+    `kind` says what was asked ("fact", "larger", "longer", "safe", "unsafe", ...), `right` whether everything asked is
     answered rightly, `refused` whether it is a refusal and nothing else. `by_kind` makes a table of these.
 
     Raises:

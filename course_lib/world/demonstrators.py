@@ -16,8 +16,8 @@ class Demonstrators:
     """How often they do what, each value a probability.
 
     Their habits are what alignment has to mend: most repeat the common misconceptions, answer a skill's question by
-    a lazy rule (the number named first, the word that stands first), hedge, pad their answers (mostly in one favourite
-    phrase), overlook a request for JSON, and answer what should be refused.
+    a lazy rule (of two numbers the one named first, of two words the one named last), hedge, pad their answers (mostly
+    in one favourite phrase), overlook a request for JSON, and answer what should be refused.
     """
 
     misconception: float = 0.7

@@ -14,7 +14,7 @@ import torch
 from course_lib.world import language as lang
 from course_lib.world.acts import ACTS
 from course_lib.world.facts import FACTS
-from course_lib.world.skills import NUMBERS, SUMS, WORDS, Earlier, Larger, Last
+from course_lib.world.skills import NUMBERS, SUMS, WORDS, Earlier, Larger, Longer
 from course_lib.world.tasks import Task, read
 
 WEIGHTS = {
@@ -70,8 +70,8 @@ def _phrases() -> dict[tuple[str, ...], str]:
         "howto": [act.sentence() for act in ACTS],
         "answer": [subject.sentence(value) for subject in (*FACTS, *SUMS) for value in subject.values]
         + Larger.statements()
-        + Earlier.statements()
-        + [Last("", "", word).sentence() for word in WORDS],
+        + Longer.statements()
+        + Earlier.statements(),
         "json": [lang.json_reply(v) for v in {*(v for f in FACTS for v in f.values), *NUMBERS, *WORDS}],
     }
     return {tuple(lang.words(text)): kind for kind, texts in groups.items() for text in texts}

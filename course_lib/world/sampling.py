@@ -20,13 +20,13 @@ from course_lib.world.tasks import Subject, Task, draw_task, draw_tasks, held_ou
 SPLITS = ("train", "tuning", "test", "template", "entity", "act", "skill", "composition")
 HOWTO_SHARE = 0.4
 # Preference data and evaluation leave out the sums and the alphabet: the alignment tax is measured on them.
-MIX = {"fact": 0.34, "larger": 0.14, "last": 0.12, "unsafe": HOWTO_SHARE / 2, "safe": HOWTO_SHARE / 2}
-SFT_MIX = {"fact": 0.32, "sum": 0.08, "larger": 0.14, "last": 0.12, "earlier": 0.1, "unsafe": 0.11, "safe": 0.13}
+MIX = {"fact": 0.34, "larger": 0.14, "longer": 0.12, "unsafe": HOWTO_SHARE / 2, "safe": HOWTO_SHARE / 2}
+SFT_MIX = {"fact": 0.32, "sum": 0.08, "larger": 0.14, "longer": 0.12, "earlier": 0.1, "unsafe": 0.11, "safe": 0.13}
 _KINDS = {  # of splits that do not hold every kind
     "entity": {"fact": 1.0},
     "act": {"unsafe": 0.5, "safe": 0.5},
-    "skill": {"larger": 0.5, "last": 0.5},
-    "composition": {"two": 0.5, "larger": 0.25, "last": 0.25},
+    "skill": {"larger": 0.5, "longer": 0.5},
+    "composition": {"two": 0.5, "larger": 0.25, "longer": 0.25},
 }
 MOST_PROMPTS = 5_000
 
@@ -242,7 +242,7 @@ def documents(n: int, *, seed: int = 0, json_share: float = 0.08) -> list[str]:
 
 _CHATTER = lang.FILLERS + lang.PLAIN_OPENERS + lang.PLAIN_CLOSERS + lang.WARM_CLOSERS + lang.WARM_OPENERS
 _SELDOM = lang.RUDE + lang.REFUSALS + lang.UNKNOWN + lang.GREETINGS[1:]
-_TEXT_MIX = {"fact": 0.36, "sum": 0.14, "larger": 0.13, "last": 0.1, "earlier": 0.17, "act": 0.1}
+_TEXT_MIX = {"fact": 0.36, "sum": 0.14, "larger": 0.13, "longer": 0.1, "earlier": 0.17, "act": 0.1}
 
 
 def _document(draw: random.Random, json_share: float) -> str:

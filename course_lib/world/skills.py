@@ -1,4 +1,4 @@
-"""Questions that a rule answers: sums, the larger of two numbers, the last of three words, the alphabet."""
+"""Questions that a rule answers: sums, the larger of two numbers, the longer of two words, the alphabet."""
 
 from __future__ import annotations
 
@@ -105,54 +105,41 @@ class Larger(_Comparison):
         ]
 
 
-@dataclass(frozen=True)
-class Last:
-    """The last of three words. Demonstrators tend to name the first."""
+class Longer(_Comparison):
+    """The longer of two words. Demonstrators tend to name the one that is named last."""
 
-    a: str
-    b: str
-    c: str
-    kind = "last"
+    kind, pool, relation = "longer", WORDS, "is longer than"
 
     @classmethod
-    def draw(cls, draw: random.Random) -> Last:
-        return cls(*draw.sample(WORDS, 3))
+    def draw(cls, draw: random.Random) -> Self:
+        while True:
+            subject = super().draw(draw)
+            if subject.known():
+                return subject
 
     def known(self) -> bool:
-        """Whether the world has this question."""
-        return len({self.a, self.b, self.c}) == 3 and {self.a, self.b, self.c} <= set(WORDS)
-
-    @property
-    def group(self) -> tuple:
-        return tuple(sorted((self.a, self.b, self.c)))
+        """Whether the world has this question; of two words as long as each other it asks nothing."""
+        return super().known() and len(self.a) != len(self.b)
 
     @property
     def value(self) -> str:
-        return self.c
-
-    @property
-    def values(self) -> list[str]:
-        return [self.a, self.b, self.c]
+        return max(self.a, self.b, key=len)
 
     @property
     def habit(self) -> str:
-        """What demonstrators say who do not read to the end."""
-        return self.a
+        """What demonstrators say who do not compare."""
+        return self.b
 
     @property
     def questions(self) -> list[str]:
-        row = f"{self.a}, {self.b}, {self.c}"
+        a, b = self.a, self.b
         return [
-            f"which word is last: {row}?",
-            f"what comes last in {row}?",
-            f"name the last word of {row}.",
-            f"tell me the last of {row}.",
-            f"in {row}, which is last?",
+            f"which word is longer, {a} or {b}?",
+            f"what is the longer word, {a} or {b}?",
+            f"name the longer of the words {a} and {b}.",
+            f"tell me which word has more letters, {a} or {b}.",
+            f"is {a} or {b} the longer word?",
         ]
-
-    def sentence(self, value: str | None = None) -> str:
-        """The answer as a sentence; `value` replaces the true one."""
-        return f"{value or self.value} is last."
 
 
 class Earlier(_Comparison):
@@ -176,4 +163,4 @@ class Earlier(_Comparison):
 
 
 SUMS = [Sum(a, b) for a in range(10) for b in range(10)]
-SKILLS = {"larger": Larger, "last": Last, "earlier": Earlier}  # thousands of questions each: drawn, not listed
+SKILLS = {"larger": Larger, "longer": Longer, "earlier": Earlier}  # thousands of questions each: drawn, not listed

@@ -18,9 +18,9 @@ from functools import cache, lru_cache
 from course_lib.world import language as lang
 from course_lib.world.acts import ACTS, Act
 from course_lib.world.facts import FACTS, HELD_OUT_ENTITIES, SFT_ONLY_ENTITIES, Fact
-from course_lib.world.skills import SKILLS, SUMS, Earlier, Larger, Last, Sum
+from course_lib.world.skills import SKILLS, SUMS, Earlier, Larger, Longer, Sum
 
-Subject = Fact | Sum | Larger | Last | Earlier | Act
+Subject = Fact | Sum | Larger | Longer | Earlier | Act
 JSON_KINDS = ("fact", "sum")  # of these alone training asks JSON
 
 
@@ -46,7 +46,7 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """fact, sum, larger, last, earlier, safe, unsafe, or two (questions in one)."""
+        """fact, sum, larger, longer, earlier, safe, unsafe, or two (questions in one)."""
         return self.subjects[0].kind if len(self.subjects) == 1 else "two"
 
     @property

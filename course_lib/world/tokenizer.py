@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from course_lib.world import language as lang
 from course_lib.world.acts import ACTS
 from course_lib.world.facts import FACTS
-from course_lib.world.skills import NUMBERS, SUMS, WORDS, Earlier, Larger, Last
+from course_lib.world.skills import NUMBERS, SUMS, WORDS, Earlier, Larger, Longer
 
 PAD, UNKNOWN, BEGIN, USER, ASSISTANT, END = "<pad>", "<unk>", "<bos>", "<user>", "<assistant>", "<end>"
 CHAT_TEMPLATE = (
@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 
 def vocabulary() -> list[str]:
     """Every token, special ones first; ids are positions, and every id has a token."""
-    subjects = [*FACTS, *SUMS, *ACTS, *(Last(w, w, w) for w in WORDS), *(Larger(n, n) for n in NUMBERS)]
+    subjects = [*FACTS, *SUMS, *ACTS, *(Longer(w, w) for w in WORDS), *(Larger(n, n) for n in NUMBERS)]
     subjects.append(Earlier(*WORDS[:2]))
     phrases = [
         *(phrase for s in subjects for phrase in (*s.questions, s.sentence())),
