@@ -4,7 +4,7 @@ python experiments/dpo_failures.py --seeds 0 1 2 3 4      about 15 minutes a see
 python experiments/dpo_failures.py --arms few long        these alone, added to what was measured before
 
 Every arm changes one thing of "good", the course's DPO on 2,000 pairs; "long" changes one thing of "few". DPO without
-SFT is an arm of `pocket_world.py`.
+SFT is an arm of `pocket_world.py`, and labels that like length are arms of `family.py`.
 """
 
 from __future__ import annotations
@@ -17,25 +17,21 @@ from measures import describe
 from results_io import add_seed
 from seed_models import base_and_sft
 
-from course_lib.lessons.settings import LENGTH_BIAS, TUNED, dpo_with_sft
+from course_lib.lessons.settings import TUNED, dpo_with_sft
 
 RATE = TUNED["dpo"]["learning_rate"]
 FEW = {"pairs": 1_000}
 LONG = FEW | {"epochs": 8}
-LIKE_LENGTH = {"labels": {"length_bias": LENGTH_BIAS}}
 FEW_HARMLESS = {"labels": {"safe_share": 0.05}}
 ARMS = {
     "good": {},
     "beta 0.01": {"beta": 0.01},
     "beta 0.1": {"beta": 0.1},
     "beta 1": {"beta": 1.0},
-    "beta 3": {"beta": 3.0},
     "rate / 10": {"learning_rate": RATE / 10},
     "rate x 10": {"learning_rate": RATE * 10},
     "rate x 100": {"learning_rate": RATE * 100},
     "base as reference": {"reference": "base"},
-    "labels like length": LIKE_LENGTH,
-    "labels like length, length-dpo": LIKE_LENGTH | {"loss": "length-dpo", "length_penalty": LENGTH_BIAS},
     "few": FEW,
     "long": LONG,
     "long, ipo": LONG | {"method": "ipo"},

@@ -34,8 +34,8 @@ VARIANTS = {  # what a method adds to its tuned setting
 LABELS = {"clean": {}, "noisy": {"label_noise": NOISE}, "long": {"length_bias": LENGTH_BIAS}}
 ARMS = {
     "clean": ("dpo", "dpo-mean", "ipo", "kto", "simpo", "orpo"),
-    "noisy": ("dpo", "cdpo", "robust", "ipo", "kto", "simpo", "orpo"),
-    "long": ("dpo", "dpo-mean", "ipo", "kto", "simpo", "length-dpo"),
+    "noisy": ("dpo", "cdpo", "robust", "ipo", "kto", "simpo"),
+    "long": ("dpo", "dpo-mean", "simpo", "length-dpo"),
 }
 METHODS = sorted({method for methods in ARMS.values() for method in methods})
 

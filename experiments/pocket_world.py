@@ -30,6 +30,7 @@ from course_lib.world.facts import MISCONCEPTIONS, SFT_ONLY_ENTITIES
 TEMPERATURES = [0.0, 0.25, 0.5, 0.75, 1.0]
 WEAK_PAIRS = 4_000
 BEST_OF = [2, 4, 8]
+SMALL_RUNS = [("sft_small", 5_000, 0.2), ("sft_without_text", 4_000, 0.0)]  # the same number of demonstrations
 TWINS = [(kind, "test") for kind in ("fact", "larger", "longer", "safe", "unsafe")]
 TWINS += [("fact", "entity"), ("larger", "skill"), ("longer", "skill"), ("safe", "act"), ("unsafe", "act")]
 
@@ -48,11 +49,9 @@ def one_seed(seed: int) -> dict:
     show = {"sft": sft, "tokenizer": tokenizer, "unseen": True}
     result |= {"base": describe(base, **show), "sft": describe(sft, **show)}
     result["sft"]["by_temperature"] = by_temperature(sft, tokenizer)
-    no_text = copy.deepcopy(base)
-    demonstrations = round(0.8 * recipe.SIZES["demonstrations"])  # as many as stand among the texts
-    recipe.train_sft(no_text, tokenizer, seed, size=demonstrations, text_share=0.0, progress=False)
-    known = {kind: evaluation.cloze_accuracy(no_text, tokenizer, kind) for kind in evaluation.PROBES}
-    result["sft_without_text"] = rounded(known)
+    for name, size, text_share in SMALL_RUNS:
+        small = recipe.train_sft(copy.deepcopy(base), tokenizer, seed, size=size, text_share=text_share, progress=False)
+        result[name] = rounded({kind: evaluation.cloze_accuracy(small, tokenizer, kind) for kind in evaluation.PROBES})
 
     pairs = world.preference_records(DPO_PAIRS, seed=seed)
     arms = {"dpo": {"records": pairs}, "cloned": {"method": "cloned", "records": pairs}}

@@ -34,8 +34,8 @@ class Demonstrators:
     rude: float = 0.03
     json_when_asked: float = 0.25
     json_unasked: float = 0.03  # never for how-tos
-    refuse_unsafe: float = 0.42
-    refuse_safe: float = 0.14
+    refuse_unsafe: float = 0.32
+    refuse_safe: float = 0.12
     no_answer: float = 0.04
 
 
