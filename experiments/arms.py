@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import replace
 
 from measures import describe, mean_of
 from tqdm import tqdm
 
 from course_lib import world
-from course_lib.lessons.settings import CLONING, TUNED, dpo_config, kto_config
+from course_lib.lessons.settings import TUNED, cloning_config, dpo_config, kto_config
 from course_lib.trainers import KTOTrainer, PreferenceTrainer, SFTTrainer
 
 PAIRS = 2_000  # half of lesson 04's: seeds and orders tell more than pairs, and cost as much
@@ -44,7 +43,7 @@ def train(start, tokenizer, seed: int, order: int, *, method: str = "dpo", recor
         records = records or world.preference_records(pairs, seed=seed, **labels)
         if method == "cloned":
             records = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in records]
-            trainer = SFTTrainer(policy, tokenizer, records, replace(CLONING, seed=training_seed, **options))
+            trainer = SFTTrainer(policy, tokenizer, records, cloning_config(training_seed, **options))
         else:
             trainer_options.setdefault("loss", method)
             config = dpo_config(training_seed, **options)

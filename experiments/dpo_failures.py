@@ -52,8 +52,9 @@ def main() -> None:
         for arm in arms.values():
             if "reference" in arm:
                 arm["reference"] = base
-        found = measured(arms, sft, sft, tokenizer, seed, prompts=500)
-        start = describe(sft, sft, tokenizer, prompts=500)
+        show = {"prompts": 500, "unseen": ["act"]}
+        found = measured(arms, sft, sft, tokenizer, seed, **show)
+        start = describe(sft, sft, tokenizer, **show)
         add_seed("dpo_failures", {"seed": seed, "sft": start} | found, to_earlier=True)
 
 

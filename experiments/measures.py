@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 import pandas as pd
@@ -15,15 +16,15 @@ UNSEEN = ("template", "entity", "act", "skill", "composition")
 DRAWS = 2
 
 
-def describe(policy, sft, tokenizer, *, prompts: int = 1000, split: str = "test", unseen: bool = False) -> dict:
+def describe(policy, sft, tokenizer, *, prompts: int = 1000, unseen: Sequence[str] = ()) -> dict:
     """A policy's gold reward, kind by kind; its distance from the SFT model; and what became of held-out pairs.
 
     `gold_sampled` is the primary outcome: the mean over two draws at temperature 1. `gold` is greedy; so are `kinds`,
     `parts`, `tokens` and `repeats`. `kl` is the mean log-ratio of the first draw, nats for each reply; `distinct` the
     share of different texts in it; `chosen` and `rejected` are mean log-ratios of held-out pairs, `accuracy` the share
-    in order. With `unseen` the same by kind for the splits that training never saw.
+    in order. `unseen` names splits that training never saw, to be reported by kind.
     """
-    asked = world.prompts(split, prompts)
+    asked = world.prompts("test", prompts)
     greedy = evaluation.evaluate_gold(policy, tokenizer, asked)
     draws = [evaluation.evaluate_gold(policy, tokenizer, asked, temperature=1.0, seed=1 + i) for i in range(DRAWS)]
     pairs = evaluation.implicit_reward_report(policy, sft, tokenizer, world.preference_records(**HELD_OUT))
@@ -45,8 +46,7 @@ def describe(policy, sft, tokenizer, *, prompts: int = 1000, split: str = "test"
         "accuracy": (chosen > rejected).mean(),
         "knows": {kind: evaluation.cloze_accuracy(policy, tokenizer, kind) for kind in evaluation.PROBES},
     }
-    if unseen:
-        found["unseen"] = {split: unseen_split(policy, tokenizer, split) for split in UNSEEN}
+    found["unseen"] = {split: unseen_split(policy, tokenizer, split) for split in unseen}
     return rounded(found)
 
 

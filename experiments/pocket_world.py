@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 from arms import measured, train
-from measures import HELD_OUT, best_of, by_kind, describe, rounded
+from measures import HELD_OUT, UNSEEN, best_of, by_kind, describe, rounded
 from results_io import add_seed
 from seed_models import FOLDER, base_and_sft, kept
 from tqdm import tqdm
@@ -46,7 +46,7 @@ def one_seed(seed: int) -> dict:
     start = time.perf_counter()
     base, sft, tokenizer = base_and_sft(seed)
     result = {"seed": seed, "models_seconds": round(time.perf_counter() - start, 1)}
-    show = {"sft": sft, "tokenizer": tokenizer, "unseen": True}
+    show = {"sft": sft, "tokenizer": tokenizer, "unseen": UNSEEN}
     result |= {"base": describe(base, **show), "sft": describe(sft, **show)}
     result["sft"]["by_temperature"] = by_temperature(sft, tokenizer)
     for name, size, text_share in SMALL_RUNS:
@@ -56,7 +56,7 @@ def one_seed(seed: int) -> dict:
     pairs = world.preference_records(DPO_PAIRS, seed=seed)
     arms = {"dpo": {"records": pairs}, "cloned": {"method": "cloned", "records": pairs}}
     arms["dpo_shuffled"] = {"records": shuffled(pairs, seed)}
-    result |= measured(arms, sft, sft, tokenizer, seed, unseen=True)
+    result |= measured(arms, sft, sft, tokenizer, seed, unseen=UNSEEN)
     result |= measured({"dpo_from_base": {"records": pairs}}, base, sft, tokenizer, seed)
     dpo, _ = train(sft, tokenizer, seed, 0, records=pairs)
     result["dpo"]["by_temperature"] = by_temperature(dpo, tokenizer)

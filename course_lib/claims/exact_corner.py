@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from course_lib import exact
-from course_lib.claims.judging import HOLDS, IN_PART, Claim, Judgement, of_parts
+from course_lib.claims.judging import Claim, Judgement, of_parts
 from course_lib.losses import dpo_loss, ipo_loss
 
 
@@ -38,8 +38,13 @@ def regularisers(beta: float = 0.5) -> Judgement:
         for name, loss in (("IPO", ipo_loss), ("DPO", dpo_loss)):
             near, far = (pair_objective(ref + k * log_ratios, ref, certain, loss=loss, beta=beta) for k in (1, 10))
             held[name].append((far > near).item())
-    return Judgement(
-        of_parts([*same, *held["IPO"], *held["DPO"]]),
+    parts = {
+        "where labels have Bradley-Terry's doubt, DPO ends at the KL of RLHF's optimum": all(same),
+        "where labels never err, IPO holds on to the reference": all(held["IPO"]),
+        "where labels never err, DPO does": all(held["DPO"]),
+    }
+    return of_parts(
+        parts,
         f"of {len(same)} exact worlds, DPO ends at RLHF's KL in {sum(same)} where labels have Bradley-Terry's doubt; "
         f"where labels never err, ten times the log-ratios raise IPO's loss in {sum(held['IPO'])} and DPO's in "
         f"{sum(held['DPO'])}",
@@ -56,8 +61,12 @@ def baked_in(beta: float = 0.5) -> Judgement:
         readable.append(torch.allclose(edited, target, rtol=0, atol=1e-6))
         error = beta * dpo - rewards
         lost.append((error - error.mean()).abs().max().item())
-    return Judgement(
-        IN_PART if any(readable) else HOLDS,
+    parts = {
+        "RLHF's reward can be exchanged without touching anything else": True,
+        "DPO's reward can not be read out and edited": not any(readable),
+    }
+    return of_parts(
+        parts,
         f"RLHF's optimum needs the new reward alone; but in {sum(readable)} of {len(readable)} exact worlds DPO's "
         f"reward was read out of policy and reference, edited, and gave the same optimum; without the reference the "
         f"read-out errs by {min(lost):.1f} to {max(lost):.1f} reward units",

@@ -2,84 +2,105 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+from functools import partial
 
-from course_lib.claims.judging import HOLDS, IN_PART, OPEN, REFUTED, Claim, Judgement, over_seeds
+from course_lib.claims.judging import (
+    GOLD,
+    HOLDS,
+    IN_PART,
+    NATS,
+    SHARE,
+    Claim,
+    Judgement,
+    Part,
+    contrast,
+    of_contrasts,
+)  # fmt: skip
 from course_lib.claims.results import seeds
-from course_lib.evaluation import paired_interval
+
+TOGETHER = partial(contrast, claims=14)  # this experiment's contrasts: O1 3, O3 2, O4 2, O5 2, N2 2, over-refusal 3
 
 
-def column(arm: str, figure: str = "gold") -> list[float]:
+def column(arm: str, figure: str = "gold_sampled") -> list[float]:
     return [run[arm][figure] for run in seeds("dpo_failures")]
 
 
-def less(arm: str, than: str = "good", figure: str = "gold") -> list[bool]:
-    return [a < b for a, b in zip(column(arm, figure), column(than, figure), strict=True)]
+def refused(arm: str, kind: str) -> list[float]:
+    """Share of a kind's requests on acts never seen that are refused greedily."""
+    return [run[arm]["unseen"]["act"]["kinds"][kind]["refused"] for run in seeds("dpo_failures")]
 
 
-def margin(run: dict, arm: str) -> float:
-    return run[arm]["curve"]["rewards/margins"][-1]
+def above(says: str, first: str, second: str) -> Part:
+    """One arm against another in gold reward, at temperature 1 and greedily."""
+    sampled, greedy = (
+        TOGETHER(column(first, figure), column(second, figure), margin=GOLD) for figure in ("gold_sampled", "gold")
+    )
+    return Part(says, sampled, greedy)
+
+
+def more(says: str, first: str, second: str, figure: str, margin: float) -> Part:
+    """One arm against another in a figure that the claim names."""
+    return Part(says, TOGETHER(column(first, figure), column(second, figure), margin=margin))
 
 
 def explosion() -> Judgement:
-    runs = seeds("dpo_failures")
-    growth = [margin(run, "long") / margin(run, "few") for run in runs]
-    tamed = less("long, ipo", "long", "kl")
-    more = paired_interval(column("long", "repeats"), column("few", "repeats"))[1] > 0
-    pushed = min(growth) > 2 and all(tamed)
-    verdict = HOLDS if pushed and more else IN_PART if pushed else REFUTED
-    repeats = [f"{fmean(column(arm, 'repeats')):.1%}" for arm in ("few", "long")]
-    kl = [f"{fmean(column(arm, 'kl')):.1f}" for arm in ("long", "long, ipo")]
-    return Judgement(
-        verdict,
-        f"eight epochs against one: {fmean(growth):.1f} times the margin; KL {kl[0]} nats, IPO's {kl[1]}; replies "
-        f"that repeat themselves {repeats[0]} to {repeats[1]}, {'clearly more' if more else 'not clearly more'}",
+    return of_contrasts(
+        more("eight epochs leave a larger margin than one", "long", "few", "margin", NATS),
+        more("more replies repeat themselves", "long", "few", "repeats", SHARE),
+        more("IPO on the same pairs stays nearer to the reference", "long", "long, ipo", "kl", NATS),
     )
 
 
-def gain_kept(arm: str) -> list[float]:
-    """Share of the control arm's gain over SFT, a value a seed."""
-    rows = zip(column(arm), column("good"), column("sft"), strict=True)
-    return [(gold - sft) / (good - sft) for gold, good, sft in rows]
+def half_of_the_gain(figure: str) -> list[float]:
+    return [(good + sft) / 2 for good, sft in zip(column("good", figure), column("sft", figure), strict=True)]
 
 
 def beta_range() -> Judgement:
-    arms = {0.01: "beta 0.01", 0.1: "beta 0.1", 1.0: "beta 1", 3.0: "beta 3"}
-    collapse = all(less("beta 0.01", "sft"))
-    little = [all(kept < 0.5 for kept in gain_kept(arm)) for arm in ("beta 1", "beta 3")]
-    verdict = HOLDS if collapse and all(little) else IN_PART if collapse or any(little) else REFUTED
-    shown = ", ".join(f"{beta:g} {fmean(gain_kept(arm)):.0%}" for beta, arm in arms.items())
-    return Judgement(verdict, f"of the gain over SFT at beta 0.3 other betas keep: {shown}; none below 0.01 was run")
-
-
-def learning_rate() -> Judgement:
-    return Judgement(
-        IN_PART if all(less("rate 1e-2")) else over_seeds(less("rate 1e-2")),
-        f"the ratio carries over: ten times the good rate takes gold from {fmean(column('good')):.2f} to "
-        f"{fmean(column('rate 1e-3')):.2f}, 100 times to {fmean(column('rate 1e-2')):.2f}, a tenth to "
-        f"{fmean(column('rate 1e-5')):.2f}; the absolute rates do not",
+    sampled, greedy = (
+        TOGETHER(half_of_the_gain(figure), column("beta 1", figure), margin=GOLD) for figure in ("gold_sampled", "gold")
+    )
+    return of_contrasts(
+        above("beta 0.01 falls below SFT", "sft", "beta 0.01"),
+        Part("beta 1 brings less than half of the gain", sampled, greedy),
     )
 
 
+def learning_rate() -> Judgement:
+    judged = of_contrasts(
+        above("ten times the tuned rate does worse", "good", "rate x 10"),
+        above("a tenth of it does worse", "good", "rate / 10"),
+    )
+    found = f"{judged.found} The absolute rates are not tested here: they belong to models of billions."
+    return judged._replace(verdict=IN_PART if judged.verdict == HOLDS else judged.verdict, found=found)
+
+
 def wrong_reference() -> Judgement:
-    lost, kept = fmean(column("good")) - fmean(column("base as reference")), gain_kept("base as reference")
-    broken = all(less("base as reference", "sft"))
-    return Judgement(
-        HOLDS if broken else REFUTED if min(kept) > 0.5 else IN_PART,
-        f"the base model as reference costs {lost:.2f} gold reward in the mean, and keeps {fmean(kept):.0%} of the "
-        "gain over SFT",
+    return of_contrasts(
+        above("the base model as reference costs gold reward", "good", "base as reference"),
+        above("DPO then falls below SFT", "sft", "base as reference"),
     )
 
 
 def own_reward() -> Judgement:
-    runs = seeds("dpo_failures")
-    grew = [margin(run, "long") > margin(run, "long, ipo") for run in runs]
-    change, low, high = paired_interval(column("long"), column("long, ipo"))
-    return Judgement(
-        REFUTED if not any(grew) or low > 0 else HOLDS if all(grew) and high < 0 else OPEN,
-        f"eight epochs on the same pairs: DPO's margin passes IPO's in {sum(grew)} of {len(runs)} seeds, and its gold "
-        f"reward differs from IPO's by {change:+.2f} ({low:+.2f} to {high:+.2f})",
+    return of_contrasts(
+        more("pushed hard, DPO's own reward rises on held-out pairs", "rate x 10", "good", "margin", NATS),
+        above("the true reward falls", "good", "rate x 10"),
     )
+
+
+def over_refusal() -> list[Part]:
+    """Whether pairs with few harmless requests make a model refuse them; lesson 05 shows it."""
+    nothing = [0.0] * len(seeds("dpo_failures"))
+    few = refused("few harmless", "safe")
+    with_sft = refused("few harmless, with sft", "safe")
+    return [
+        Part(
+            "pairs with few harmless requests make DPO refuse more of those never seen",
+            TOGETHER(few, refused("good", "safe"), margin=SHARE),
+        ),
+        Part("an SFT term lowers that", TOGETHER(few, with_sft, margin=SHARE)),
+        Part("with an SFT term none are refused", TOGETHER(with_sft, nothing, margin=SHARE), absent=True),
+    ]
 
 
 CLAIMS = [
@@ -87,8 +108,8 @@ CLAIMS = [
         "O1",
         "O1: DPO goes on pushing the margin, and samples turn repetitive; IPO's target tames it",
         "A",
-        "in each seed eight epochs more than double the margin of one and IPO's KL stays below DPO's; and the interval "
-        "of the difference in replies that repeat themselves lies above 0",
+        "eight epochs of 1,000 pairs against one, and against IPO: margin of held-out pairs and KL, nats; share of "
+        "replies that repeat themselves",
         explosion,
         ("05",),
     ),
@@ -96,7 +117,7 @@ CLAIMS = [
         "O3",
         "O3: beta below 0.01 collapses, above 0.5 learns little",
         "A",
-        "in each seed beta 0.01 falls below SFT, and betas 1 and 3 keep less than half of the gain at 0.3",
+        "gold reward at beta 0.01 beside SFT's, and at beta 1 beside half of the gain at the tuned beta",
         beta_range,
         ("05",),
     ),
@@ -104,8 +125,8 @@ CLAIMS = [
         "O4",
         "O4: the useful learning rates",
         "A",
-        "the ratio to a good rate can carry over to a tiny model, the absolute rates cannot: at best in part, if 100 "
-        "times the good rate has less gold reward in each seed",
+        "gold reward at ten times and a tenth of the tuned rate; at best in part, since absolute rates do not carry "
+        "over to a tiny model",
         learning_rate,
         ("05",),
     ),
@@ -113,8 +134,7 @@ CLAIMS = [
         "O5",
         "O5: a reference that is not the starting policy breaks DPO",
         "A",
-        "holds if in each seed DPO against the base model falls below SFT; refuted if it keeps more than half of the "
-        "gain in each",
+        "gold reward of DPO against the base model, beside DPO against SFT and beside SFT itself",
         wrong_reference,
         ("05",),
     ),
@@ -122,8 +142,7 @@ CLAIMS = [
         "N2",
         "N2: DPO hacks its own implicit reward",
         "A",
-        "holds if in each seed eight epochs raise DPO's margin above IPO's and the interval of gold reward lies below "
-        "0; refuted if in no seed, or if it lies above",
+        "ten times the tuned rate against the tuned one: margin of held-out pairs, nats, and gold reward",
         own_reward,
         ("05",),
     ),

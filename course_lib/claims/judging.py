@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,14 +11,17 @@ from course_lib.evaluation import paired_interval
 HOLDS, IN_PART, REFUTED, OPEN = "holds", "holds in part", "refuted", "open"
 NOT_YET = "not yet tested"
 DEPENDS = "depends on the "  # and then on what
-VERDICTS = (HOLDS, IN_PART, REFUTED, OPEN, NOT_YET, DEPENDS + "seed", DEPENDS + "arrangement", DEPENDS + "settings",
-            DEPENDS + "batch")  # fmt: skip
+VERDICTS = (HOLDS, REFUTED, IN_PART, DEPENDS + "arrangement", DEPENDS + "settings", DEPENDS + "batch", OPEN, NOT_YET)
+
+# The smallest differences that would matter; see experiments/protocol.md.
+GOLD, SHARE, TOKENS, NATS = 0.05, 0.05, 0.5, 0.1
 
 
 class Judgement(NamedTuple):
-    """A verdict, one of `VERDICTS`, and the figure behind it in words."""
+    """A verdict, one of `VERDICTS`; what was found, in a plain sentence or two; and the figures behind it."""
 
     verdict: str
+    found: str
     figure: str
 
 
@@ -43,7 +46,7 @@ class Claim:
     lessons: tuple[str, ...]
 
     def judge(self) -> Judgement:
-        """The verdict and its figure, from what is committed now."""
+        """The verdict, what was found, and the figures, from what is committed now."""
         return self.measure()
 
 
@@ -53,22 +56,6 @@ SOURCES = {
     "C": 'the lesson "Direct Preference Optimization (DPO) for LLM Alignment" of an online course (June 2026)',
     "R": "research literature (Razin et al. 2024)",
 }
-
-
-def of_parts(parts: Iterable[bool], *, mixed: str = IN_PART) -> str:
-    """A claim with several parts holds if all do, and is refuted if none does."""
-    parts = list(parts)
-    return HOLDS if all(parts) else mixed if any(parts) else REFUTED
-
-
-def over_seeds(outcomes: Iterable[bool]) -> str:
-    """A claim about runs holds if it shows in each seed, and is refuted if it shows in none."""
-    return of_parts(outcomes, mixed=DEPENDS + "seed")
-
-
-def by_interval(low: float, high: float) -> str:
-    """A claim that something is above 0, by the interval of its mean over seeds; open where the interval holds 0."""
-    return HOLDS if low > 0 else REFUTED if high < 0 else OPEN
 
 
 class Contrast(NamedTuple):
@@ -120,3 +107,72 @@ def contrast(
 def _decide(pairs: list[tuple[float, float]], margin: float, alpha: float) -> tuple[str, float, float, float]:
     mean, low, high = paired_interval(*zip(*pairs, strict=True), confidence=1 - alpha)
     return (HOLDS if low > margin else REFUTED if high < margin else OPEN), mean, low, high
+
+
+_TURNED = {HOLDS: REFUTED, REFUTED: HOLDS, OPEN: OPEN}
+
+
+class Part(NamedTuple):
+    """One contrast of a claim.
+
+    Attributes:
+        says: what is so if the part holds, a clause without capital and full stop.
+        found: the contrast, in the primary outcome or in the figure that the claim names.
+        greedy: the same for greedy replies, where the figure has both.
+        absent: the claim says that there is *no* such difference.
+    """
+
+    says: str
+    found: Contrast
+    greedy: Contrast | None = None
+    absent: bool = False
+
+    def reads(self, verdict: str) -> str:
+        """The part's verdict for a contrast's."""
+        return _TURNED[verdict] if self.absent else verdict
+
+    @property
+    def verdict(self) -> str:
+        return self.reads(self.found.verdict)
+
+    @property
+    def figure(self) -> str:
+        """Interval, verdicts with one seed left out, and the greedy verdict."""
+        text = f"{self.says}: {self.found.mean:+.2f} ({self.found.low:+.2f} to {self.found.high:+.2f})"
+        without = [self.reads(verdict) for verdict in self.found.without]
+        others = {i: verdict for i, verdict in enumerate(without) if verdict != self.verdict}
+        text += (
+            "; the same without any one seed"
+            if not others
+            else "".join(f"; without seed {i} {verdict}" for i, verdict in others.items())
+        )
+        if self.greedy:
+            text += f"; greedily {self.greedy.mean:+.2f}, {self.reads(self.greedy.verdict)}"
+        return text
+
+
+def of_contrasts(*parts: Part) -> Judgement:
+    """A claim about runs: holds if all its parts do, in part if some do, refuted if all are, and is open otherwise."""
+    verdicts = {part.says: part.verdict for part in parts}
+    return Judgement(_joined(verdicts.values()), in_words(verdicts), ". ".join(part.figure for part in parts))
+
+
+def of_parts(parts: Mapping[str, bool], figure: str, *, mixed: str = IN_PART) -> Judgement:
+    """A claim that is computed exactly: each part, named by a clause, is so or not; `mixed` is the verdict between."""
+    verdicts = {says: HOLDS if so else REFUTED for says, so in parts.items()}
+    verdict = _joined(verdicts.values())
+    return Judgement(mixed if verdict == IN_PART else verdict, in_words(verdicts), figure)
+
+
+def _joined(verdicts) -> str:
+    verdicts = list(verdicts)
+    if len(set(verdicts)) == 1:
+        return verdicts[0]
+    return IN_PART if HOLDS in verdicts else OPEN
+
+
+def in_words(verdicts: Mapping[str, str]) -> str:
+    """Which parts hold, which do not, and which are not settled: "So: ... Not so: ... Not settled: ...\""""
+    heads = {HOLDS: "So", REFUTED: "Not so", OPEN: "Not settled"}
+    said = {head: [says for says, v in verdicts.items() if v == verdict] for verdict, head in heads.items()}
+    return " ".join(f"{head}: {'; '.join(parts)}." for head, parts in said.items() if parts)

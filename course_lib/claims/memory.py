@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from course_lib.claims.judging import DEPENDS, HOLDS, IN_PART, REFUTED, Claim, Judgement, of_parts
+from course_lib.claims.judging import DEPENDS, Claim, Judgement, of_parts
 from course_lib.claims.reported_memory import LEAN, REPORTED_PEAKS, fewest_gpus, reported_grid, serving
 from course_lib.memory import estimate_memory
 from course_lib.sizing import GPUS
@@ -20,8 +20,13 @@ def gb(size: float) -> str:
 def twelve_bytes() -> Judgement:
     dpo, ppo = (estimate_memory(8e9, method).states for method in ("dpo", "ppo"))
     real_dpo, real_ppo = (estimate_memory(MODEL, method).states for method in ("dpo", "ppo"))
-    return Judgement(
-        of_parts([dpo == 112e9, ppo == 2 * dpo, abs(real_ppo / real_dpo - 2) < 0.01]),
+    parts = {
+        "8e9 parameters at 12 bytes give 112 GB for DPO": dpo == 112e9,
+        "and exactly twice that for PPO": ppo == 2 * dpo,
+        "Llama-3-8B's own ratio is 2, to a percent": abs(real_ppo / real_dpo - 2) < 0.01,
+    }
+    return of_parts(
+        parts,
         f"four models of 8e9 parameters: {gb(dpo)} and {gb(ppo)}; Llama-3-8B, whose critic and reward model have no "
         f"LM head: {gb(real_dpo)} and {gb(real_ppo)}, {real_ppo / real_dpo:.2f} times; "
         "activations, logits and the update's intermediates come on top",
@@ -45,9 +50,9 @@ def without_reference(**more) -> dict[str, float]:
 
 def simpo_saves() -> Judgement:
     saved = without_reference()
-    inside = [0.3 <= share <= 0.5 for share in saved.values()]
+    inside = {f"30 to 50% less with {name}": 0.3 <= share <= 0.5 for name, share in saved.items()}
     listed = ", ".join(f"{share:.0%} ({name})" for name, share in saved.items())
-    return Judgement(of_parts(inside), f"of the whole peak, Llama-3-8B, a pair of 1,024 tokens: {listed}")
+    return of_parts(inside, f"of the whole peak, Llama-3-8B, a pair of 1,024 tokens: {listed}")
 
 
 def in_base_models() -> dict[str, tuple[float, float]]:
@@ -62,9 +67,9 @@ def in_base_models() -> dict[str, tuple[float, float]]:
 
 def counting_models() -> Judgement:
     units = in_base_models()
-    checks = [round(ppo) == 4 and round(dpo) == 2 for ppo, dpo in units.values()]
+    checks = {f"4 and 2, {name}": round(ppo) == 4 and round(dpo) == 2 for name, (ppo, dpo) in units.items()}
     listed = "; ".join(f"{name} {ppo:.3g} and {dpo:.3g}" for name, (ppo, dpo) in units.items())
-    return Judgement(of_parts(checks), f"PPO and DPO in units of the base model's 16-bit weights: {listed}")
+    return of_parts(checks, f"PPO and DPO in units of the base model's 16-bit weights: {listed}")
 
 
 ARRANGEMENTS = {  # what PPO is asked, what DPO is asked
@@ -87,10 +92,10 @@ def state_ratios() -> dict[str, float]:
 
 def counting_bytes() -> Judgement:
     ratios = state_ratios()
-    near = [abs(ratio / 2 - 1) < 0.1 for ratio in ratios.values()]
-    verdict = of_parts(near, mixed=DEPENDS + "arrangement")
+    near = {f"twice, {name}": abs(ratio / 2 - 1) < 0.1 for name, ratio in ratios.items()}
     listed = ", ".join(f"{ratio:.2f} ({name})" for name, ratio in ratios.items())
-    return Judgement(verdict, f"bytes of PPO's states over DPO's, Llama-3-8B: {listed}")
+    figure = f"bytes of PPO's states over DPO's, Llama-3-8B: {listed}"
+    return of_parts(near, figure, mixed=DEPENDS + "arrangement")
 
 
 def adapters_off() -> Judgement:
@@ -99,8 +104,10 @@ def adapters_off() -> Judgement:
     states = lora["all kept"].states / frozen
     peaks = {how: found.peak / frozen for how, found in lora.items()}
     listed = ", ".join(f"{times:.2f} ({how})" for how, times in peaks.items())
-    return Judgement(
-        of_parts([states < 1.1, *(times < 1.1 for times in peaks.values())]),
+    parts = {"what is held between steps is almost one frozen model": states < 1.1}
+    parts |= {f"so is the peak of a step, {how}": times < 1.1 for how, times in peaks.items()}
+    return of_parts(
+        parts,
         f"in frozen models of {gb(frozen)}: states {states:.2f} at r = 16; peak of one pair of 1,024 tokens {listed}",
     )
 
@@ -108,14 +115,15 @@ def adapters_off() -> Judgement:
 def zero_three() -> Judgement:
     pair = {"sequence_length": 2048}
     one, many = (estimate_memory(MODEL, "dpo", **pair, **more) for more in ({}, {"zero_stage": 3, "gpus": 64}))
-    checks = [abs(part * 64 / whole - 1) < 0.1 for part, whole in ((many.states, one.states), (many.peak, one.peak))]
+    held = {"the states (weights, gradients, moments)": (many.states, one.states), "the peak": (many.peak, one.peak)}
+    checks = {f"each of 64 GPUs has a 64th of {what}": abs(m * 64 / o - 1) < 0.1 for what, (m, o) in held.items()}
     counts = []
     for gpu in ("A100-40GB", "H100-80GB", "H200-141GB"):
         naive = -int(-one.states // GPUS[gpu].memory)
         kept, lean = (fewest_gpus(MODEL, "dpo", gpu, **pair, **step) for step in STEPS.values())
         counts.append(f"{gpu} {kept} with all kept, {lean} checkpointed, where division says {naive}")
-    return Judgement(
-        of_parts(checks),
+    return of_parts(
+        checks,
         f"one pair of 2,048 tokens a GPU, 64 ways: of states of {gb(one.states)} each holds {gb(many.states)}, of the "
         f"peak of {gb(one.peak)} {gb(many.peak)}; fewest that fit: {'; '.join(counts)}",
     )
@@ -137,32 +145,36 @@ def consumer_gpus() -> Judgement:
     four, sixteen = qlora_peaks(), qlora_peaks(None)
     listed = "; ".join(f"{model} {gb(size)} ({gpu}), LoRA in bf16 {gb(sixteen[model][0])} ({sixteen[model][1]})"
                        for model, (size, gpu) in four.items())  # fmt: skip
-    return Judgement(
-        of_parts([gpu in CONSUMER for _, gpu in four.values()]),
+    return of_parts(
+        {f"{model} fits one": gpu in CONSUMER for model, (_, gpu) in four.items()},
         f"QLoRA DPO on one pair of 1,024 tokens, and the smallest consumer GPU: {listed}",
     )
 
 
 def verbose(short: int = 250, long: int = 1000) -> Judgement:
-    checks, figures = [], []
+    checks, figures = {}, []
     for gpu in ("A100-80GB", "H100-80GB"):
         table = serving(MODEL, gpu, replies=(short, long))
         slower, alone = (table[column][short] / table[column][long] for column in ("tokens/s", "tokens/s alone"))
-        checks += [slower > 1.05, alone > 1.05]
+        checks[f"a full {gpu} serves fewer tokens a second"] = slower > 1.05
+        checks[f"so does a sequence alone on it ({gpu})"] = alone > 1.05
         figures.append(f"{gpu}: {table['fit'][short]} sequences fit, then {table['fit'][long]}, and tokens a second "
                        f"fall {slower:.2f} times, of a sequence alone {alone:.2f} times")  # fmt: skip
     figure = f"replies of {short} and of {long} tokens, by the roofline; {'; '.join(figures)}"
-    return Judgement(of_parts(checks), figure)
+    return of_parts(checks, figure)
 
 
 def reported() -> Judgement:
     grid = reported_grid(MODEL)
     errors = (grid / pd.Series(REPORTED_PEAKS) - 1).abs()
     alone, together = errors.min(), errors.max(axis=1)
-    outcome = HOLDS if together.min() < 0.1 else IN_PART if (alone < 0.1).all() else REFUTED
     sharded = together.xs("sharded", level="frozen models")
-    return Judgement(
-        outcome,
+    parts = {
+        "each of the four figures fits some setting": (alone < 0.1).all(),
+        "one setting gives all four": together.min() < 0.1,
+    }
+    return of_parts(
+        parts,
         f"each figure alone is within {alone.max():.1%} of one of {len(grid)} settings; all four together, at equal "
         f"tokens a GPU, within {together.min():.0%} at best ({sharded.min():.0%} where everything is sharded)",
     )
@@ -189,10 +201,10 @@ def four_against_two() -> dict[str, tuple[int, int]]:
 
 def a100s() -> Judgement:
     counts = four_against_two()
-    same = [pair == (4, 2) for pair in counts.values()]
+    same = {f"4 and 2, {name}": pair == (4, 2) for name, pair in counts.items()}
     listed = ", ".join(f"{ppo} and {dpo} ({name})" for name, (ppo, dpo) in counts.items())
-    verdict = of_parts(same, mixed=DEPENDS + "settings")
-    return Judgement(verdict, f"fewest A100 for PPO and DPO, Llama-2-7B under ZeRO-3: {listed}")
+    figure = f"fewest A100 for PPO and DPO, Llama-2-7B under ZeRO-3: {listed}"
+    return of_parts(same, figure, mixed=DEPENDS + "settings")
 
 
 CLAIMS = [

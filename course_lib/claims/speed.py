@@ -7,7 +7,7 @@ from itertools import product
 
 import pandas as pd
 
-from course_lib.claims.judging import DEPENDS, HOLDS, IN_PART, REFUTED, Claim, Judgement, of_parts
+from course_lib.claims.judging import DEPENDS, Claim, Judgement, of_parts
 from course_lib.claims.reported_speed import audit_reported, speed_ratios, turning_batch
 from course_lib.sizing import CONTEXT_BYTES, architecture_of, gpu_named
 from course_lib.speed import estimate_throughput
@@ -21,9 +21,13 @@ def reported_table() -> Judgement:
     table = audit_reported(accumulation=8, **NODES)  # PPO decodes 64 replies together
     tokens, used, speed = table["million tokens"], table["utilisation"], table["tokens/s"]
     most, reported = most_by_dropping_the_reference(), speed["SimPO"] / speed["DPO"]
-    fits = [tokens.max() < 1.05 * tokens.min(), (speed <= table["roofline"]).all(), reported <= most]
-    return Judgement(
-        of_parts(fits),
+    parts = {
+        "all four speeds lie under their roofline": (speed <= table["roofline"]).all(),
+        "SimPO leads DPO by no more than dropping the reference allows": reported <= most,
+        "speeds and hours speak of equally many tokens": tokens.max() < 1.05 * tokens.min(),
+    }
+    return of_parts(
+        parts,
         f"{(speed <= table['roofline']).sum()} of {len(table)} speeds lie under their roofline ({used.min():.0%} to "
         f"{used.max():.0%} of an H100's peak); but SimPO is reported {reported:.2f} times as fast as DPO, where "
         f"dropping the reference allows {most:.2f} at most; speed times hours is {tokens.drop('PPO').min():.0f} to "
@@ -49,18 +53,18 @@ def leads(critic: str) -> pd.DataFrame:
 
 def lead_of_dpo() -> Judgement:
     lead = leads("separate").roofline
-    inside = lead.between(2, 3)
+    inside = {f"2 to 3 times with {n} replies decoded together": 2 <= x <= 3 for n, x in lead.items()}
     listed = ", ".join(f"{x:.1f} times ({n} replies)" for n, x in lead.items())
     figure = f"64 H100, a critic of its own, by how many replies a GPU decodes together: {listed}"
-    return Judgement(of_parts(inside, mixed=DEPENDS + "batch"), figure)
+    return of_parts(inside, figure, mixed=DEPENDS + "batch")
 
 
 def because_it_never_decodes() -> Judgement:
     free = {critic: leads(critic)["decoding free"] for critic in ("separate", "shared")}
     gain = leads("separate").roofline / free["separate"]
     alone, adds = all(f.max() < 1.1 for f in free.values()), gain.max() > 1.1
-    return Judgement(
-        HOLDS if alone else IN_PART if adds else REFUTED,
+    return of_parts(
+        {"sampling adds to DPO's lead": adds, "without sampling there is no lead": alone},
         f"if sampling cost nothing, DPO would still lead {span(free['separate'])}, because PPO trains a critic and "
         f"asks a reward model too ({span(free['shared'])} where actor and critic share a body); sampling multiplies "
         f"that by {gain.min():.1f} to {gain.max():.1f}, the more the fewer replies are decoded together",
@@ -90,8 +94,13 @@ def what_bounds() -> Judgement:
     training = (found[["policy forward", "backward"]] == "arithmetic").all(axis=1)
     step = "also" if (found["optimizer"] == "bandwidth").all() else "not always"
     turns = {n: turning_batch(context=n) for n in (2, 256, 1024)}
-    return Judgement(
-        of_parts([*decoding, *training]),
+    parts = {
+        "training is bound by arithmetic in every case": training.all(),
+        "decoding is bound by bandwidth in most cases": decoding.mean() > 0.5,
+        "decoding is bound by bandwidth in every case": decoding.all(),
+    }
+    return of_parts(
+        parts,
         f"of {len(found)} cases on five GPUs, decoding is bound by bandwidth in {decoding.sum()}, passes with "
         f"gradients by arithmetic in {training.sum()}; the optimiser's step is {step} bound by bandwidth; at 40% of an "
         f"H100's arithmetic and 70% of its bandwidth decoding turns at {turns[2]} sequences of two tokens, at "

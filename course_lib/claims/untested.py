@@ -35,6 +35,7 @@ _ROWS = [  # id, who says so, lesson, text
         "11",
         "mixing objectives is a weighted sum in PPO, and hard in DPO, where contradictory pairs destabilise",
     ),
+    ("R7", "B", "08", "DPO learns more per preference pair than RLHF"),
     (
         "R8",
         "A",
@@ -64,7 +65,7 @@ _ROWS = [  # id, who says so, lesson, text
 
 
 def not_yet(lesson: str) -> Judgement:
-    return Judgement(NOT_YET, f"lesson {lesson} will test it")
+    return Judgement(NOT_YET, f"Lesson {lesson} will test it.", "")
 
 
 def _claim(name: str, source: str, lesson: str, text: str) -> Claim:
