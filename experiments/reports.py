@@ -3,40 +3,66 @@
 from __future__ import annotations
 
 import json
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-
 from course_lib import world
-from course_lib.claims import LEDGER, SOURCES, Claim, of_this_world, seeds
+from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, of_this_world, seeds
+from course_lib.claims.direct import best_temperature, comparisons
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """# What articles claim, and what was measured here
 
-Each claim gets one verdict: holds, holds in part, refuted, depends (on the seed, or on what it names), open, or not yet
-tested. The figures are from the committed results in `experiments/results/` (several seeds, each with its own
-pre-training), and this page is written from them by `python experiments/reports.py`. All of it is measured on Pocket
-World, with a model of 0.9 million parameters: it says what *can* happen and why, not how large the effect is in a model
-of billions. Where a figure speaks of *exact worlds*, it is a sum over six replies with random rewards and a random
-reference, and no model. The claims on memory (M) and speed (S) are about models of billions: `course_lib.memory` counts
-them. Lesson 13 holds its bytes against real steps; its seconds are arithmetic under a roofline, and none of them was
-timed on a GPU.
+Learners meet these {count} claims in articles and courses. Each gets one verdict, computed from what was measured and
+typed nowhere. Under each theme those that are decided come first, and those that no lesson tests yet last.
+
+- **holds**, **refuted**: all parts of the claim are so, or none is.
+- **holds in part**, **depends on ...**: some parts are so; the row says which, and what became of the others.
+- **open**: the runs allow both.
+
+Claims about runs are decided by one rule, which was written down before the runs
+([protocol](experiments/protocol.md)): five seeds, each with its own pre-training, two orders of batches each, an
+interval that allows for all contrasts of an experiment, and a difference counts only if it is large enough to matter.
+The small print gives the difference with its interval, what leaving any one seed out would change, and what greedy
+replies say where replies drawn at temperature 1 decide.
+
+All runs are of Pocket World, with a model of 0.9 million parameters: they say what *can* happen and why, not how large
+the effect is in a model of billions. Claims on memory and speed are about models of billions and are computed:
+`course_lib.memory` counts bytes, which lesson 13 holds against real steps; seconds are arithmetic under a roofline, and
+none of them was timed on a GPU. *Exact worlds* are sums over six replies, without a model.
 
 Who says so: {sources}.
-{edition}
-| claim | who | verdict | figure | rule | lesson |
-| --- | --- | --- | --- | --- | --- |
+{edition}"""
+THEMES = {
+    "P": "Pipelines",
+    "M": "Memory",
+    "S": "Speed",
+    "O": "Optimisation",
+    "R": "Outcomes",
+    "N": "Reward hacking",
+    "D": "Choosing",
+}
+TABLE = """
+## {theme}
+
+| claim | who | verdict | what was found | lesson |
+| --- | --- | --- | --- | --- |
 """
 
 
 def ledger() -> str:
     sources = "; ".join(f"{letter} is {source}" for letter, source in SOURCES.items())
-    return (
-        HEADER.format(sources=sources, edition=edition_note("pocket_world", "dpo_failures", "family"))
-        + "\n".join(map(row, LEDGER))
-        + "\n"
-    )
+    edition = edition_note("pocket_world", "dpo_failures", "family")
+    count = len({claim.id.rstrip("ab") for claim in LEDGER})
+    return HEADER.format(count=count, sources=sources, edition=edition) + "".join(map(theme, THEMES))
+
+
+def theme(letter: str) -> str:
+    judged = [(claim, claim.judge()) for claim in LEDGER if claim.id[0] == letter]
+    judged.sort(key=lambda pair: VERDICTS.index(pair[1].verdict))
+    return TABLE.format(theme=THEMES[letter]) + "".join(row(claim, judgement) + "\n" for claim, judgement in judged)
 
 
 def edition_note(*names: str) -> str:
@@ -46,14 +72,15 @@ def edition_note(*names: str) -> str:
         return ""
     return f"""
 **Of an earlier edition:** {", ".join(old)} {"was" if len(old) == 1 else "were"} measured in the first edition of Pocket
-World, whose models and splits were others. They are being measured anew under `experiments/protocol.md`; until then
-read their figures as that world's.
+World, whose models and splits were others; claims that rest on them wait for runs in this one.
 """
 
 
-def row(claim: Claim) -> str:
-    verdict, figure = claim.judge()
-    cells = (claim.text, claim.source, verdict, figure, claim.rule, ", ".join(map(link, claim.lessons)))
+def row(claim: Claim, judgement: Judgement) -> str:
+    small = [judgement.figure and f"{judgement.figure}.", judgement.figure and f"Measured: {claim.rule}."]
+    print_small = " ".join(text.replace("..", ".") for text in small if text)
+    found = judgement.found + (f"<br><sub>{print_small}</sub>" if print_small else "")
+    cells = (claim.text, claim.source, judgement.verdict, found, ", ".join(map(link, claim.lessons)))
     return f"| {' | '.join(cells)} |"
 
 
@@ -65,49 +92,136 @@ def link(lesson: str) -> str:
 
 WORLD_HEADER = """# Pocket World in figures
 
-{count} seeds, each from its own pre-training on: the mean, and in brackets the lowest and the highest seed. Gold reward
-is measured on 1,000 test prompts, apart from those of training and those on which rates and recipes were tuned. This
-page is written from `experiments/results/pocket_world.json` by `python experiments/reports.py`.
-{edition}
-| what | figure |
-| --- | --- |
+{count} seeds, each from its own pre-training on: the mean, and in brackets the lowest and the highest seed. Trained
+arms are means of two orders of batches. Gold reward is measured on 1,000 test prompts, apart from those of training and
+of tuning. [protocol.md](../experiments/protocol.md) says how, and `python experiments/reports.py` writes this page from
+`experiments/results/pocket_world.json`.
+
+## Gold reward
+
+At temperature 1 (two draws for each prompt), and greedily.
+
+| model | at temperature 1 | greedy | KL from SFT, nats per reply |
+| --- | --- | --- | --- |
 """
+ARMS = {
+    "base": "base",
+    "sft": "SFT",
+    "cloned": "SFT, then SFT on the chosen replies",
+    "dpo": "DPO",
+    "dpo_shuffled": "DPO on shuffled labels",
+    "dpo_from_base": "DPO from the base model",
+}
+KINDS = {"fact": "facts", "larger": "larger number", "longer": "longer word", "safe": "harmless", "unsafe": "unsafe"}
 
 
 def spread(values: list[float]) -> str:
     return f"{fmean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def table(head: str, rows: list[tuple]) -> str:
+    line = "| --- " * (head.count("|") - 1) + "|"
+    return "\n".join([head, line, *(f"| {' | '.join(map(str, row))} |" for row in rows)]) + "\n"
+
+
 def world_page() -> str:
     runs = seeds("pocket_world")
-    names = {"base": "base", "sft": "SFT", "dpo_from_base": "DPO from base", "dpo": "DPO from SFT"}
-    rows = [(f"{name}: gold reward, greedy", [r[arm]["gold"]["0.0"] for r in runs]) for arm, name in names.items()]
-    rows += [
-        ("SFT: gold reward at its best temperature", [max(r["sft"]["gold"].values()) for r in runs]),
-        (
-            "DPO over SFT at its best temperature",
-            [r["dpo"]["gold"]["0.0"] - max(r["sft"]["gold"].values()) for r in runs],
-        ),
-        ("SFT: gold reward sampled at temperature 1", [r["sft"]["gold"]["1.0"] for r in runs]),
-        ("DPO: gold reward sampled at temperature 1", [r["dpo"]["gold"]["1.0"] for r in runs]),
-    ]
-    for split in ("template", "entity"):
-        rows += [(f"{names[a]}: gold reward, {split} OOD", [r[a]["ood"][split] for r in runs]) for a in ("sft", "dpo")]
-    for kind in ("facts", "sums"):
-        rows += [
-            (f"{names[a]}: {kind} known in plain text", [r[a][kind] for r in runs]) for a in ("base", "sft", "dpo")
-        ]
-    rows.append(("SFT without plain text: sums known", [r["sft_without_text"]["sums"] for r in runs]))
-    for arm, name in (("reward_weak", "reward model, 6,000 pairs"), ("reward", "reward model, 38,000 pairs")):
-        rows.append((f"{name}: held-out pairs in order", [r[arm]["all_pairs"] for r in runs]))
-        rows.append((f"{name}: right over wrong in the same words", [r[arm]["right_or_wrong"] for r in runs]))
+    page = WORLD_HEADER.format(count=len(runs))
+    for arm, name in ARMS.items():
+        figures = [spread([run[arm][figure] for run in runs]) for figure in ("gold_sampled", "gold", "kl")]
+        page += f"| {name} | {' | '.join(figures)} |\n"
+    for n in (2, 4, 8):
+        page += (
+            f"| best of {n} by the reward model | {spread([r[f'best_of_{n}']['gold_sampled'] for r in runs])} | | |\n"
+        )
+    best = [run["sft"]["by_temperature"]["test"][best_temperature(run)] for run in runs]
+    page += f"| SFT at the temperature that is best on tuning prompts | {spread(best)} | | |\n"
     return (
-        WORLD_HEADER.format(count=len(runs), edition=edition_note("pocket_world"))
-        + "\n".join(f"| {what} | {spread(values)} |" for what, values in rows)
-        + "\n"
+        page
+        + beside_rivals()
+        + by_kind(runs)
+        + never_seen(runs)
+        + reward_models(runs)
+        + what_is_known(runs)
         + overlaps()
-        + matched_kl()
     )
+
+
+def beside_rivals() -> str:
+    rows = [(part.says, part.verdict, f"<sub>{part.figure}</sub>") for part in comparisons()]
+    return "\n## DPO beside its rivals\n\n" + table("| | verdict | difference in gold reward |", rows)
+
+
+def by_kind(runs: list[dict]) -> str:
+    rows = [
+        (ARMS[arm], *(spread([run[arm]["kinds"][kind][column] for run in runs]) for kind, column in KIND_COLUMNS))
+        for arm in ("sft", "cloned", "dpo")
+    ]
+    head = "| greedy, test prompts | " + " | ".join(
+        f"{KINDS[kind]} {'refused' if column == 'refused' else 'right'}" for kind, column in KIND_COLUMNS
+    )
+    return "\n## Kind by kind\n\n" + table(head + " |", rows)
+
+
+KIND_COLUMNS = [(kind, "refused" if kind in ("safe", "unsafe") else "right") for kind in KINDS]
+
+
+def never_seen(runs: list[dict]) -> str:
+    wanted = [
+        ("act", ("safe", "refused"), "harmless requests on acts never seen: refused"),
+        ("act", ("unsafe", "refused"), "unsafe requests on acts never seen: refused"),
+        ("skill", ("larger", "right"), "larger of two numbers never compared: right"),
+        ("skill", ("longer", "right"), "longer of two words never compared: right"),
+        ("entity", ("fact", "right"), "facts about entities never mentioned: right"),
+    ]
+
+    def over_arms(split: str, path: tuple[str, ...]) -> list[str]:
+        found = [[reduce(getitem, path, run[arm]["unseen"][split]) for run in runs] for arm in ("sft", "cloned", "dpo")]
+        return [spread(values) for values in found]
+
+    rows = [(text, *over_arms(split, ("kinds", *path))) for split, path, text in wanted]
+    rows += [(f"gold reward, {split} split", *over_arms(split, ("gold",))) for split in runs[0]["sft"]["unseen"]]
+    return "\n## What training never saw\n\n" + table("| greedy | SFT | cloned | DPO |", rows)
+
+
+REWARD_NOTE = """
+A reward model that sees what is right prefers the right reply to the wrong one *in the same words*. Rules it can carry
+over to numbers, words and acts that it never saw. Facts about entities that it never saw it cannot know: there it
+guesses, and what it says about them is style.
+
+"""
+
+
+def reward_models(runs: list[dict]) -> str:
+    rows = [
+        ("held-out pairs in order", *(spread([r[arm]["all_pairs"] for r in runs]) for arm in ("reward_weak", "reward")))
+    ]
+    for split, text in {
+        "test": "test prompts",
+        "skill": "never seen",
+        "act": "never seen",
+        "entity": "never seen",
+    }.items():
+        rows += [
+            (
+                f"right over wrong, {KINDS[k]}, {text}",
+                *(spread([r[arm][split][k] for r in runs]) for arm in ("reward_weak", "reward")),
+            )
+            for k in runs[0]["reward"][split]
+        ]
+    return "\n## Reward models\n" + REWARD_NOTE + table("| | 4,000 pairs | 12,000 pairs |", rows)
+
+
+def what_is_known(runs: list[dict]) -> str:
+    rows = [
+        (kind, *(spread([run[arm]["knows"][kind] for run in runs]) for arm in ("base", "sft", "dpo")),
+         *(spread([run[arm][kind] for run in runs]) for arm in ("sft_small", "sft_without_text")))
+        for kind in runs[0]["sft"]["knows"]
+    ]  # fmt: skip
+    head = (
+        "| share known in plain text | base | SFT | DPO | SFT on 4,000 demonstrations | the same without plain text |"
+    )
+    return "\n## What is still known\n\n" + table(head, rows)
 
 
 OVERLAP_HEADER = """
@@ -132,50 +246,6 @@ def overlaps() -> str:
     for (split, _), (share, never) in zip(found.index, found.values, strict=True):
         rows.setdefault(split, [split]).append(f"**{share:.2f}**" if never else f"{share:.2f}")
     return OVERLAP_HEADER + "\n".join(f"| {' | '.join(row)} |" for row in rows.values()) + "\n"
-
-
-MATCHED_HEADER = """
-## PPO and DPO at matched KL
-
-Both start from the SFT model. DPO learns from the lesson's 4,000 pairs, PPO from the reward model (38,000 pairs of the
-same kind), with the same beta in the same units. All figures are of replies sampled at temperature 1; KL is in nats a
-reply, from the SFT model. The second table puts DPO beside PPO *at DPO's KL*: PPO's gold reward there, between its
-neighbouring runs (its own start, KL 0, is the SFT model), less DPO's. It is drawn twice, straight in KL and straight in
-its square root, along which reward is known to bend less; a lead that depends on the choice is none. Written from
-`experiments/results/matched_kl.json`.
-
-| method | beta | KL | gold |
-| --- | --- | --- | --- |
-"""
-
-
-def matched_kl() -> str:
-    runs = seeds("matched_kl")
-    arms = [(method, beta) for method in ("dpo", "ppo") for beta in runs[0][method]]
-    rows = [
-        f"| {method.upper()} | {beta} | {spread([run[method][beta]['kl'] for run in runs])} | "
-        f"{spread([run[method][beta]['gold'] for run in runs])} |"
-        for method, beta in arms
-    ]
-    leads = [
-        f"| {beta} | {' | '.join(spread([lead(run, beta, power) for run in runs]) for power in (1.0, 0.5))} |"
-        for beta in runs[0]["dpo"]
-    ]
-    return MATCHED_HEADER + "\n".join(rows) + LEAD_HEADER + "\n".join(leads) + "\n"
-
-
-LEAD_HEADER = """
-
-| DPO's beta | PPO over DPO, straight in KL | straight in its root |
-| --- | --- | --- |
-"""
-
-
-def lead(run: dict, beta: str, power: float) -> float:
-    """PPO's gold reward at DPO's KL less DPO's, interpolated between PPO's runs in KL ** power."""
-    points = sorted([(0.0, run["sft"]["gold"])] + [(arm["kl"] ** power, arm["gold"]) for arm in run["ppo"].values()])
-    dpo = run["dpo"][beta]
-    return float(np.interp(dpo["kl"] ** power, *zip(*points, strict=True))) - dpo["gold"]
 
 
 SPEED_HEADER = """# An epoch of DPO beside TRL's

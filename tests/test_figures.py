@@ -88,11 +88,16 @@ def test_stacked_parts_lay_gains_to_the_right_and_losses_to_the_left_of_zero():
     assert "DPO: 2.5, the sum of right 2, long -0.5, kind 1." in description(ax.figure)
 
 
-def test_the_temperature_sweep_shows_the_mean_over_seeds_beside_greedy_levels():
-    ax = figures.temperature_sweep([0.0, 1.0], [[1.0, 0.0], [3.0, 1.0]], {"dpo": [4.0, 6.0]})
-    assert list(lines(ax)["SFT at each temperature"].get_ydata()) == [2.0, 0.5]
-    assert set(lines(ax)["DPO, greedy"].get_ydata()) == {5.0}
-    assert "0.0 2, 1.0 0.5" in description(ax.figure) and "DPO, greedy: 5." in description(ax.figure)
+def test_the_temperature_sweep_shows_each_models_mean_over_seeds():
+    ax = figures.temperature_sweep([0.0, 1.0], {"sft": [[1.0, 0.0], [3.0, 1.0]], "dpo": [[4.0, 6.0]]})
+    assert list(lines(ax)["SFT"].get_ydata()) == [2.0, 0.5] and list(lines(ax)["DPO"].get_ydata()) == [4.0, 6.0]
+    assert "0.0 2, 1.0 0.5" in description(ax.figure) and "DPO's mean" in description(ax.figure)
+
+
+def test_a_conversation_colours_replies_by_their_true_reward():
+    figure = figures.conversation(["how?"], {"sft": [("so.", -1.0)], "dpo": [("no.", 0.5)]})
+    bad, good = (patch.get_facecolor() for patch in figure.axes[0].patches)
+    assert bad != good and 'DPO replies to "how?" with "no.", gold reward 0.5.' in description(figure)
 
 
 def test_a_sweep_shows_means_on_a_logarithmic_axis():

@@ -1,6 +1,6 @@
-"""Draw the README's picture from the committed results: `python tools/readme_picture.py`."""
+"""Draw the README's picture, a conversation with the shipped SFT model and lesson 04's DPO: takes half a minute."""
 
-import json
+import copy
 from pathlib import Path
 
 import matplotlib
@@ -8,22 +8,29 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from course_lib import figures
+from course_lib import PreferenceTrainer, figures, load_policy, sample, world
+from course_lib.lessons.settings import DPO_PAIRS, dpo_config
 
 ROOT = Path(__file__).resolve().parent.parent
+ASKED = [
+    "what color is a banana?",
+    "which word is longer, camel or bee?",
+    "how do i burn a letter?",
+    "how do i burn a twig?",
+]
 
 
 def main() -> None:
     figures.use_style()
-    runs = json.loads((ROOT / "experiments/results/pocket_world.json").read_text())["seeds"]
-    temperatures = [float(t) for t in runs[0]["sft"]["gold"]]
-    axes = figures.temperature_sweep(
-        temperatures,
-        [list(run["sft"]["gold"].values()) for run in runs],
-        {"dpo": [run["dpo"]["gold"]["0.0"] for run in runs]},
-    )
-    axes.figure.set_size_inches(7.2, 3.2)
-    (ROOT / "docs").mkdir(exist_ok=True)
+    sft, tokenizer = load_policy("pocket-world-sft")
+    dpo = copy.deepcopy(sft)
+    PreferenceTrainer(dpo, tokenizer, world.preference_records(DPO_PAIRS), dpo_config()).train()
+    prompts = [world.user(text) for text in ASKED]
+    replies = {}
+    for name, model in {"sft": sft, "dpo": dpo}.items():
+        texts = sample(model, tokenizer, prompts, temperature=0)
+        replies[name] = list(zip(texts, world.gold_reward(prompts, texts).tolist(), strict=True))
+    figures.conversation(ASKED, replies)
     plt.savefig(ROOT / "docs/sft_and_dpo.png", metadata={"Software": None})
 
 

@@ -5,6 +5,7 @@ from course_lib.figures.course import course_map
 from course_lib.figures.exact import plot_optimum, policy_bars, policy_sweep
 from course_lib.figures.pipelines import held_and_trained, pipelines
 from course_lib.figures.preferences import log_ratio_scatter, loss_family, margin_histogram, plot_dpo_loss
+from course_lib.figures.replies import conversation
 from course_lib.figures.resources import (
     memory_bars,
     memory_timeline,
@@ -23,6 +24,7 @@ __all__ = [
     "PHASE_COLORS",
     "STYLE",
     "bars",
+    "conversation",
     "course_map",
     "curves",
     "describe",

@@ -70,21 +70,15 @@ def stacked_parts(parts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def temperature_sweep(
-    temperatures: Sequence[float], gold: Sequence[Sequence[float]], levels: Mapping[str, Sequence[float]]
-) -> Axes:
-    """SFT's gold reward against sampling temperature (rows of `gold` are seeds), beside other models' greedy levels."""
+def temperature_sweep(temperatures: Sequence[float], gold: Mapping[str, Sequence[Sequence[float]]]) -> Axes:
+    """Gold reward against sampling temperature: for each model one row a seed; lines are means, bands all seeds."""
     ax = plt.subplots()[1]
-    gold = np.asarray(gold)
-    ax.plot(temperatures, gold.mean(axis=0), "o-", color=COLORS["sft"], label="SFT at each temperature")
-    ax.fill_between(temperatures, gold.min(axis=0), gold.max(axis=0), color=COLORS["sft"], alpha=0.2)
-    means = dict(zip(map(str, temperatures), gold.mean(axis=0), strict=True))
-    describe(ax, f"SFT's mean gold reward at each temperature: {listed(means)}.")
-    for method, seeds in levels.items():
-        describe(ax, f"{label(method)}, greedy: {np.mean(seeds):.3g}.")
-        color = COLORS.get(method, COLORS["quiet"])
-        ax.axhspan(min(seeds), max(seeds), color=color, alpha=0.25)
-        ax.axhline(np.mean(seeds), color=color, linestyle="--", label=f"{label(method)}, greedy")
+    for model, seeds in gold.items():
+        values, color = np.asarray(seeds), COLORS.get(model, COLORS["quiet"])
+        ax.plot(temperatures, values.mean(axis=0), "o-", color=color, label=label(model))
+        ax.fill_between(temperatures, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2)
+        means = dict(zip(map(str, temperatures), values.mean(axis=0), strict=True))
+        describe(ax, f"{label(model)}'s mean gold reward at each temperature: {listed(means)}.")
     ax.set(xlabel="sampling temperature", ylabel="mean gold reward (reward units)")
     ax.legend()
     return ax
