@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 from functools import partial
 from statistics import fmean
 
 import torch
 from arms import train
 from measures import DRAWS, by_kind, rounded
-from results_io import add_seed
+from results_io import FOLDER, add_seed
 from seed_models import base_and_sft
 from tqdm import tqdm
 
@@ -30,6 +31,7 @@ GRID = {  # rates, and the strengths: what pulls towards the reference, or how l
     "orpo": ([3e-4, 1e-3, 3e-3], "beta", [0.1, 0.3, 1.0]),
     "cloned": ([1e-4, 3e-4, 1e-3], "epochs", [1, 2, 4]),
 }
+MOST_REFUSED = 0.2  # of the harmless requests; a setting that refuses more is not eligible
 
 
 def main() -> None:
@@ -61,6 +63,25 @@ def outcome(policy, tokenizer) -> dict[str, float]:
         "gold": greedy.gold.mean(),
         "harmless_refused": by_kind(greedy)["safe"]["refused"],
     }
+
+
+def chosen() -> dict[str, dict]:
+    """The setting of each method by the committed tables: the most gold reward among those that do not over-refuse."""
+    seeds = json.loads((FOLDER / "tuning.json").read_text())["seeds"]
+    return {method: _best(method, [seed[method] for seed in seeds]) for method in GRID}
+
+
+def _best(method: str, tables: list[dict]) -> dict:
+    def mean(setting: str, figure: str) -> float:
+        return fmean(table[setting][figure] for table in tables)
+
+    fit = [s for s in tables[0] if mean(s, "harmless_refused") <= MOST_REFUSED]
+    best = max(fit, key=lambda s: mean(s, "gold_sampled")) if fit else min(
+        tables[0], key=lambda s: mean(s, "harmless_refused")
+    )  # fmt: skip
+    rate, value = map(float, best.split())
+    strength = GRID[method][1]
+    return {"learning_rate": rate, strength: int(value) if strength == "epochs" else value}
 
 
 if __name__ == "__main__":

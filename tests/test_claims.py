@@ -9,7 +9,7 @@ import pytest
 
 from course_lib import claims, world
 from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, claim, direct, failures, family
-from course_lib.claims.judging import by_interval, contrast, of_parts, over_seeds
+from course_lib.claims.judging import Part, contrast, in_words, of_contrasts, of_parts
 from course_lib.lessons import curriculum
 
 ROOT = Path(__file__).parent.parent
@@ -36,8 +36,9 @@ def test_every_claim_says_who_what_and_by_which_rule():
 @pytest.mark.slow
 @pytest.mark.parametrize("row", LEDGER, ids=lambda row: row.id)
 def test_every_verdict_is_one_of_those_that_there_are_and_has_a_figure(row):
-    verdict, figure = row.judge()
-    assert verdict in VERDICTS and len(figure) > 20
+    judged = row.judge()
+    assert judged.verdict in VERDICTS and judged.found.endswith(".")
+    assert len(judged.figure) > 20 or judged.verdict == "not yet tested"
 
 
 def test_an_unknown_claim_is_refused_with_those_that_there_are():
@@ -46,24 +47,51 @@ def test_an_unknown_claim_is_refused_with_those_that_there_are():
 
 
 @pytest.mark.parametrize(
-    ("parts", "verdict"), [([True, True], "holds"), ([True, False], "holds in part"), ([False, False], "refuted")]
+    ("parts", "verdict"), [((True, True), "holds"), ((True, False), "holds in part"), ((False, False), "refuted")]
 )
-def test_a_claim_of_several_parts(parts, verdict):
-    assert of_parts(parts) == verdict
+def test_a_claim_of_several_exact_parts(parts, verdict):
+    judged = of_parts(dict(zip(("a", "b"), parts, strict=True)), "1 of 2")
+    assert judged.verdict == verdict and judged.figure == "1 of 2"
+
+
+def test_a_claim_that_holds_in_part_names_its_halves():
+    judged = of_parts({"the sun is warm": True, "the moon is too": False}, "", mixed="depends on the batch")
+    assert judged.verdict == "depends on the batch"
+    assert judged.found == "So: the sun is warm. Not so: the moon is too."
+
+
+ZEROS = [0.0] * 5
+UP, FLAT, WIDE = [0.5, 0.6, 0.55, 0.52, 0.58], [0.01, -0.01, 0.0, 0.02, -0.02], [0.5, -0.4, 0.3, 0.1, -0.1]
 
 
 @pytest.mark.parametrize(
-    ("seeds", "verdict"), [([True] * 3, "holds"), ([True, False], "depends on the seed"), ([False], "refuted")]
+    ("differences", "verdict"),
+    [
+        ([UP, UP], "holds"),
+        ([UP, FLAT], "holds in part"),
+        ([UP, WIDE], "holds in part"),
+        ([FLAT, FLAT], "refuted"),
+        ([FLAT, WIDE], "open"),
+        ([WIDE, WIDE], "open"),
+    ],
 )
-def test_a_claim_over_seeds(seeds, verdict):
-    assert over_seeds(seeds) == verdict
+def test_a_claim_about_runs_by_its_contrasts(differences, verdict):
+    parts = [Part(f"part {i}", contrast(d, ZEROS, margin=0.05)) for i, d in enumerate(differences)]
+    assert of_contrasts(*parts).verdict == verdict
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(0.1, 1, "holds"), (-1, -0.1, "refuted"), (-1, 1, "open"), (0, 1, "open")]
-)
-def test_a_claim_about_an_interval(low, high, verdict):
-    assert by_interval(low, high) == verdict
+def test_a_part_that_claims_no_difference_is_read_the_other_way_round():
+    verdicts = [Part("none", contrast(d, ZEROS, margin=0.05), absent=True).verdict for d in (UP, FLAT, WIDE)]
+    assert verdicts == ["refuted", "holds", "open"]
+
+
+def test_beside_a_part_stand_greedy_replies_and_the_seeds_that_carry_it():
+    carried = Part(
+        "a is above b", contrast([0.3, 0.32, 0.31, 0.29, -0.9], ZEROS, margin=0.05), contrast(UP, ZEROS, margin=0.05)
+    )
+    assert "without seed 4 holds" in carried.figure and "greedily +0.55, holds" in carried.figure
+    assert "without seed 0" not in carried.figure
+    assert "the same without any one seed" in Part("up", contrast(UP, ZEROS, margin=0.05)).figure
 
 
 def results(name: str) -> list[dict]:
@@ -74,60 +102,95 @@ def with_results(monkeypatch, module, runs):
     monkeypatch.setattr(module, "seeds", lambda name: runs)
 
 
-def test_displacement_is_refuted_by_log_ratios_that_rise(monkeypatch):
+def nudged(values, runs, *path):
+    """Put `values` (and a little of the seed's own) at a path of each run."""
+    for i, run in enumerate(runs):
+        for key in path[:-1]:
+            run = run[key]
+        run[path[-1]] = values + 0.001 * i
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(-3.0, "holds"), (3.0, "refuted")])
+def test_displacement_is_a_fall_of_chosen_replies(monkeypatch, ratio, verdict):
+    runs = results("pocket_world")
+    nudged(ratio, runs, "dpo", "chosen")
+    with_results(monkeypatch, direct, runs)
+    assert claim("O2").judge().verdict == verdict
+
+
+@pytest.mark.parametrize(("gold", "verdict"), [(-9.0, "holds"), (9.0, "refuted")])
+def test_sft_first_is_refuted_by_a_base_model_that_does_as_well(monkeypatch, gold, verdict):
+    runs = results("pocket_world")
+    nudged(gold, runs, "dpo_from_base", "gold_sampled")
+    with_results(monkeypatch, direct, runs)
+    assert claim("O6").judge().verdict == verdict
+
+
+@pytest.mark.parametrize(("unseen", "verdict"), [(0.1, "holds"), (0.2, "holds in part"), (0.9, "refuted")])
+def test_what_pairs_mention_must_gain_more_and_the_rest_nothing(monkeypatch, unseen, verdict):
+    runs = results("pocket_world")
+    for where, gained in (("seen", 0.6), ("unseen", unseen)):
+        nudged(0.1, runs, "misconceptions_right", where, "sft")
+        nudged(gained, runs, "misconceptions_right", where, "dpo")
+    with_results(monkeypatch, direct, runs)
+    assert claim("P5").judge().verdict == verdict
+
+
+def test_rivals_are_compared_at_sfts_best_temperature_on_tuning_prompts(monkeypatch):
     runs = results("pocket_world")
     for run in runs:
-        run["dpo"]["held_out"]["log_ratio_chosen"] *= -1
+        run["sft"]["by_temperature"] = {
+            "tuning": {"0.0": 0.0, "0.25": 9.0, "0.5": 0.0, "0.75": 0.0, "1.0": 99.0},
+            "test": {"0.0": 50.0, "0.25": -50.0, "0.5": 50.0, "0.75": 50.0, "1.0": 50.0},
+        }
     with_results(monkeypatch, direct, runs)
-    assert claim("O2").judge().verdict == "refuted"
-    runs[0]["dpo"]["held_out"]["log_ratio_chosen"] *= -1
-    assert claim("O2").judge().verdict == "depends on the seed"
-
-
-def test_sft_first_is_refuted_by_a_base_model_that_does_as_well(monkeypatch):
-    runs = results("pocket_world")
-    for run in runs:
-        run["dpo_from_base"]["gold"]["0.0"] = run["sft"]["gold"]["0.0"] + 1
-    with_results(monkeypatch, direct, runs)
-    assert claim("O6").judge().verdict == "refuted"
-
-
-def test_what_pairs_mention_must_gain_more_than_the_rest(monkeypatch):
-    runs = results("pocket_world")
-    for run in runs:
-        right = run["misconceptions_right"]
-        right["seen"], right["unseen"] = {"sft": 0.1, "dpo": 0.2}, {"sft": 0.1, "dpo": 0.3}
-    with_results(monkeypatch, direct, runs)
-    assert claim("P5").judge().verdict == "refuted"
+    assert {direct.best_temperature(run) for run in runs} == {"0.25"}
+    assert direct.comparisons()[0].verdict == "holds"
 
 
 @pytest.mark.parametrize(("gold", "verdict"), [(-9.0, "holds"), (9.0, "refuted")])
 def test_a_mismatched_reference_breaks_dpo_if_it_falls_below_sft(monkeypatch, gold, verdict):
     runs = results("dpo_failures")
-    for run in runs:
-        run["base as reference"]["gold"] = gold
+    nudged(gold, runs, "base as reference", "gold_sampled")
     with_results(monkeypatch, failures, runs)
     assert claim("O5").judge().verdict == verdict
 
 
-@pytest.mark.parametrize(("shift", "verdict"), [(-3.0, "holds"), (3.0, "refuted")])
-def test_dpo_hacks_its_reward_if_the_margin_rises_and_gold_falls(monkeypatch, shift, verdict):
+@pytest.mark.parametrize(
+    ("margin", "gold", "verdict"), [(99.0, -9.0, "holds"), (99.0, 9.0, "holds in part"), (-99.0, 9.0, "refuted")]
+)
+def test_dpo_hacks_its_reward_if_the_margin_rises_and_gold_falls(monkeypatch, margin, gold, verdict):
     runs = results("dpo_failures")
-    for run in runs:
-        run["long"]["gold"] = run["long, ipo"]["gold"] + shift
+    nudged(margin, runs, "rate x 10", "margin")
+    nudged(gold, runs, "rate x 10", "gold_sampled")
     with_results(monkeypatch, failures, runs)
     assert claim("N2").judge().verdict == verdict
+
+
+def test_rates_are_never_more_than_half_tested(monkeypatch):
+    runs = results("dpo_failures")
+    for arm in ("rate x 10", "rate / 10"):
+        nudged(-9.0, runs, arm, "gold_sampled")
+    with_results(monkeypatch, failures, runs)
+    judged = claim("O4").judge()
+    assert judged.verdict == "holds in part" and "absolute rates are not tested" in judged.found
+
+
+def test_over_refusal_counts_harmless_requests_never_seen(monkeypatch):
+    runs = results("dpo_failures")
+    for arm, share in {"good": 0.1, "few harmless": 0.9, "few harmless, with sft": 0.0}.items():
+        nudged(share, runs, arm, "unseen", "act", "kinds", "safe", "refused")
+    with_results(monkeypatch, failures, runs)
+    assert [part.verdict for part in failures.over_refusal()] == ["holds"] * 3
 
 
 @pytest.mark.parametrize(("cured", "verdict"), [((), "refuted"), (("simpo",), "holds in part"),
                                                 (("simpo", "dpo-mean"), "holds")])  # fmt: skip
 def test_normalisation_cures_a_liking_for_length_where_replies_stop_growing(monkeypatch, cured, verdict):
     runs = results("family")
-    for i, run in enumerate(runs):
-        run["long"]["dpo"]["tokens"] = run["clean"]["dpo"]["tokens"] + 9 + 0.1 * i
-        for method in ("simpo", "dpo-mean"):
-            more = 0.1 * (i - 1) if method in cured else 6 + 0.1 * i
-            run["long"][method]["tokens"] = run["clean"][method]["tokens"] + more
+    for method in ("dpo", "simpo", "dpo-mean"):
+        nudged(10.0, runs, "clean", method, "tokens")
+        nudged(10.0 if method in cured else 16.0, runs, "long", method, "tokens")
     with_results(monkeypatch, family, runs)
     assert claim("R2b").judge().verdict == verdict
 
@@ -137,9 +200,19 @@ def test_noise_orders_methods_only_where_every_interval_says_so(monkeypatch, sig
     runs, order = results("family"), {"dpo": 9, "kto": 5, "ipo": 2, "simpo": 1}
     for i, run in enumerate(runs):
         for method, lost in order.items():
-            run["noisy"][method]["gold"] = run["clean"][method]["gold"] - sign * lost - 0.001 * i
+            for figure in ("gold", "gold_sampled"):
+                run["noisy"][method][figure] = run["clean"][method][figure] - sign * lost - 0.001 * i
     with_results(monkeypatch, family, runs)
     assert claim("R3").judge().verdict == verdict
+
+
+def test_the_standing_names_the_best_and_who_is_behind(monkeypatch):
+    runs = results("family")
+    for method in runs[0]["noisy"]:
+        nudged({"kto": 5.0, "ipo": 4.99}.get(method, 1.0), runs, "noisy", method, "gold_sampled")
+    with_results(monkeypatch, family, runs)
+    best, untold, behind = family.standing("noisy")
+    assert best == "kto" and untold == ["ipo"] and set(behind) == set(runs[0]["noisy"]) - {"kto", "ipo"}
 
 
 def test_without_the_repository_the_ledger_says_what_it_needs(monkeypatch, tmp_path):
@@ -162,7 +235,7 @@ def test_no_lesson_computes_a_verdict_of_its_own_or_reaches_outside_the_package(
 
 
 def test_a_claim_gives_the_judgement_that_it_measures():
-    judged = Judgement("holds", "1 of 1")
+    judged = Judgement("holds", "So: all is well.", "1 of 1")
     assert Claim("X1", "X1: all is well", "A", "by looking", lambda: judged, ("00",)).judge() is judged
 
 
@@ -172,21 +245,23 @@ def test_all_claims_that_learners_meet_have_a_row():
     assert {row.id.rstrip("ab") for row in LEDGER} == wanted and len(wanted) == 43
 
 
-ZEROS = [0.0] * 5
-
-
 @pytest.mark.parametrize(
     ("differences", "verdict"),
     [
-        ([0.5, 0.6, 0.55, 0.52, 0.58], "holds"),
-        ([0.01, -0.01, 0.0, 0.02, -0.02], "refuted"),
-        ([-0.5, -0.6, -0.55, -0.52, -0.58], "refuted"),
-        ([0.5, -0.4, 0.3, 0.1, -0.1], "open"),
+        (UP, "holds"),
+        (FLAT, "refuted"),
+        ([-x for x in UP], "refuted"),
+        (WIDE, "open"),
     ],
 )
 def test_a_contrast_is_decided_by_its_interval_and_the_margin(differences, verdict):
     found = contrast(differences, ZEROS, margin=0.05)
     assert found.verdict == verdict and found.low < found.mean < found.high
+
+
+def test_words_say_what_holds_what_does_not_and_what_is_open():
+    said = in_words({"a": "holds", "b": "refuted", "c": "open", "d": "holds"})
+    assert said == "So: a; d. Not so: b. Not settled: c."
 
 
 def test_more_claims_make_a_verdict_harder():

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import torch
 
-from course_lib.claims.judging import GOLD, TOKENS, Claim, Judgement, Part, contrast, of_contrasts, of_parts
+from course_lib.claims.judging import GOLD, HOLDS, TOKENS, Claim, Judgement, Part, contrast, of_contrasts, of_parts
 from course_lib.claims.results import seeds
 from course_lib.losses import kto_loss, simpo_loss
 
@@ -80,6 +80,18 @@ def normalisation_cures() -> Judgement:
     judged = of_contrasts(*parts)
     means = ", ".join(f"{name} {fmean(longer(name)):+.1f}" for name in ("dpo", "dpo-mean", "simpo", "length-dpo"))
     return judged._replace(figure=f"tokens per reply that such labels add: {means}. {judged.figure}")
+
+
+def standing(labels: str) -> tuple[str, list[str], list[str]]:
+    """The method with the highest mean gold reward on some labels, those that cannot be told from it, those behind.
+
+    The best is chosen by the same runs, so this is a hint and no claim; the intervals allow for these comparisons.
+    """
+    scores = {method: column(labels, method) for method in seeds("family")[0][labels]}
+    best = max(scores, key=lambda method: fmean(scores[method]))
+    rest = [method for method in scores if method != best]
+    behind = [m for m in rest if contrast(scores[best], scores[m], margin=GOLD, claims=len(rest)).verdict == HOLDS]
+    return best, [method for method in rest if method not in behind], behind
 
 
 CLAIMS = [
