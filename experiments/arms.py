@@ -53,13 +53,17 @@ def train(start, tokenizer, seed: int, order: int, *, method: str = "dpo", recor
 
 def measured(arms: dict[str, dict], start, sft, tokenizer, seed: int, *, label: str = "", **show) -> dict[str, dict]:
     """What `describe` says of each arm, the mean over both orders, with the first order's training curve."""
-    found = {}
-    for name, options in tqdm(arms.items(), desc=f"seed {seed} {label}", mininterval=30):
-        began, runs = time.perf_counter(), [train(start, tokenizer, seed, order, **options) for order in range(ORDERS)]
-        seconds = (time.perf_counter() - began) / ORDERS
-        found[name] = mean_of([describe(policy, sft, tokenizer, **show) for policy, _ in runs])
-        found[name] |= {"seconds": round(seconds, 1), "curve": curve(runs[0][1])}
-    return found
+    arms = tqdm(arms.items(), desc=f"seed {seed} {label}", mininterval=30)
+    return {name: measured_arm(options, start, sft, tokenizer, seed, **show)[0] for name, options in arms}
+
+
+def measured_arm(options: dict, start, sft, tokenizer, seed: int, **show) -> tuple[dict, object]:
+    """The same of one arm, and the policy of the first order."""
+    began, runs = time.perf_counter(), [train(start, tokenizer, seed, order, **options) for order in range(ORDERS)]
+    seconds = round((time.perf_counter() - began) / ORDERS, 1)
+    found = mean_of([describe(policy, sft, tokenizer, **show) for policy, _ in runs])
+    policy, history = runs[0]
+    return found | {"seconds": seconds, "curve": curve(history)}, policy
 
 
 def curve(history) -> dict[str, list[float]]:

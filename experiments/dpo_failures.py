@@ -26,11 +26,9 @@ FEW_HARMLESS = {"labels": {"safe_share": 0.05}}
 ARMS = {
     "good": {},
     "beta 0.01": {"beta": 0.01},
-    "beta 0.1": {"beta": 0.1},
     "beta 1": {"beta": 1.0},
     "rate / 10": {"learning_rate": RATE / 10},
     "rate x 10": {"learning_rate": RATE * 10},
-    "rate x 100": {"learning_rate": RATE * 100},
     "base as reference": {"reference": "base"},
     "few": FEW,
     "long": LONG,
@@ -52,7 +50,7 @@ def main() -> None:
         for arm in arms.values():
             if "reference" in arm:
                 arm["reference"] = base
-        show = {"prompts": 500, "unseen": ["act"]}
+        show = {"prompts": 500, "draws": 1, "unseen": ["act"]}
         found = measured(arms, sft, sft, tokenizer, seed, **show)
         start = describe(sft, sft, tokenizer, **show)
         add_seed("dpo_failures", {"seed": seed, "sft": start} | found, to_earlier=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean
 
 import pandas as pd
@@ -11,39 +12,38 @@ import torch
 from course_lib import evaluation, sample, sequence_logps, world
 from course_lib.data import collate_completions, encode_completion
 
-HELD_OUT = {"n": 1000, "split": "test", "seed": 99}
+HELD_OUT = {"n": 300, "split": "test", "seed": 99}
 UNSEEN = ("template", "entity", "act", "skill", "composition")
-DRAWS = 2
+DRAWS = 2  # of one model; arms with two orders of batches have one draw of each
 
 
-def describe(policy, sft, tokenizer, *, prompts: int = 1000, unseen: Sequence[str] = ()) -> dict:
+def describe(policy, sft, tokenizer, *, prompts: int = 1000, draws: int = DRAWS, unseen: Sequence[str] = ()) -> dict:
     """A policy's gold reward, kind by kind; its distance from the SFT model; and what became of held-out pairs.
 
-    `gold_sampled` is the primary outcome: the mean over two draws at temperature 1. `gold` is greedy; so are `kinds`,
+    `gold_sampled` is the primary outcome: the mean over draws at temperature 1. `gold` is greedy; so are `kinds`,
     `parts`, `tokens` and `repeats`. `kl` is the mean log-ratio of the first draw, nats for each reply; `distinct` the
     share of different texts in it; `chosen` and `rejected` are mean log-ratios of held-out pairs, `accuracy` the share
     in order. `unseen` names splits that training never saw, to be reported by kind.
     """
     asked = world.prompts("test", prompts)
     greedy = evaluation.evaluate_gold(policy, tokenizer, asked)
-    draws = [evaluation.evaluate_gold(policy, tokenizer, asked, temperature=1.0, seed=1 + i) for i in range(DRAWS)]
-    pairs = evaluation.implicit_reward_report(policy, sft, tokenizer, world.preference_records(**HELD_OUT))
-    chosen, rejected = pairs.policy_chosen - pairs.ref_chosen, pairs.policy_rejected - pairs.ref_rejected
+    drawn = [evaluation.evaluate_gold(policy, tokenizer, asked, temperature=1.0, seed=1 + i) for i in range(draws)]
+    chosen, rejected = held_out_logps(policy, tokenizer) - of_the_reference(sft, tokenizer)
     found = {
-        "gold_sampled": fmean(report.gold.mean() for report in draws),
+        "gold_sampled": fmean(report.gold.mean() for report in drawn),
         "gold": greedy.gold.mean(),
         "kinds": by_kind(greedy),
-        "kinds_sampled": by_kind(pd.concat(draws)),
+        "kinds_sampled": by_kind(pd.concat(drawn)),
         "parts": evaluation.mean_parts({"": greedy}).iloc[0].to_dict(),
         "tokens": greedy.tokens.mean(),
         "repeats": (greedy["repeat"] < 0).mean(),
         "malformed": (greedy.malformed < 0).mean(),
-        "kl": kl(policy, sft, tokenizer, asked, draws[0].text),
-        "distinct": draws[0].text.nunique() / len(asked),
+        "kl": kl(policy, sft, tokenizer, asked, drawn[0].text),
+        "distinct": drawn[0].text.nunique() / len(asked),
         "chosen": chosen.mean(),
         "rejected": rejected.mean(),
         "margin": (chosen - rejected).mean(),
-        "accuracy": (chosen > rejected).mean(),
+        "accuracy": (chosen > rejected).float().mean(),
         "knows": {kind: evaluation.cloze_accuracy(policy, tokenizer, kind) for kind in evaluation.PROBES},
     }
     found["unseen"] = {split: unseen_split(policy, tokenizer, split) for split in unseen}
@@ -83,17 +83,25 @@ def rounded(found):
     return round(float(found), 4)
 
 
-@torch.inference_mode()
 def kl(policy, sft, tokenizer, prompts, texts) -> float:
     """KL(policy || SFT) in nats for each reply, estimated (k1) on the policy's own samples."""
-    total = 0.0
-    for start in range(0, len(prompts), 250):
-        batch = encode(prompts[start : start + 250], list(texts)[start : start + 250], tokenizer)
-        total += (sequence_logps(policy, **batch) - sequence_logps(sft, **batch)).sum().item()
-    return total / len(prompts)
+    return (logps(policy, tokenizer, prompts, texts) - logps(sft, tokenizer, prompts, texts)).mean().item()
 
 
-def encode(prompts, texts, tokenizer) -> dict[str, torch.Tensor]:
-    """One batch of all prompts, each with its response."""
+def held_out_logps(model, tokenizer) -> torch.Tensor:
+    """Log-probabilities of held-out pairs: chosen and rejected, (2, N)."""
+    pairs = world.preference_records(**HELD_OUT)
+    asked = [pair["prompt"] for pair in pairs]
+    said = [[pair[side][0]["content"] for pair in pairs] for side in ("chosen", "rejected")]
+    return torch.stack([logps(model, tokenizer, asked, texts) for texts in said])
+
+
+of_the_reference = cache(held_out_logps)  # the same SFT model stands beside every arm of a seed
+
+
+@torch.inference_mode()
+def logps(model, tokenizer, prompts, texts) -> torch.Tensor:
+    """Summed log-probability of each text as the reply to its prompt, nats."""
     rows = [encode_completion(p, t, tokenizer) for p, t in zip(prompts, texts, strict=True)]
-    return collate_completions(rows, tokenizer.pad_token_id)
+    batches = [rows[i : i + 250] for i in range(0, len(rows), 250)]
+    return torch.cat([sequence_logps(model, **collate_completions(b, tokenizer.pad_token_id)) for b in batches])

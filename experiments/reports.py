@@ -193,23 +193,17 @@ guesses, and what it says about them is style.
 
 
 def reward_models(runs: list[dict]) -> str:
-    rows = [
-        ("held-out pairs in order", *(spread([r[arm]["all_pairs"] for r in runs]) for arm in ("reward_weak", "reward")))
-    ]
-    for split, text in {
+    rows = [("held-out pairs in order", spread([run["reward"]["all_pairs"] for run in runs]))]
+    for split, where in {
         "test": "test prompts",
         "skill": "never seen",
         "act": "never seen",
         "entity": "never seen",
     }.items():
-        rows += [
-            (
-                f"right over wrong, {KINDS[k]}, {text}",
-                *(spread([r[arm][split][k] for r in runs]) for arm in ("reward_weak", "reward")),
-            )
-            for k in runs[0]["reward"][split]
-        ]
-    return "\n## Reward models\n" + REWARD_NOTE + table("| | 4,000 pairs | 12,000 pairs |", rows)
+        for kind in runs[0]["reward"][split]:
+            values = spread([run["reward"][split][kind] for run in runs])
+            rows.append((f"right over wrong, {KINDS[kind]}, {where}", values))
+    return "\n## The reward model\n" + REWARD_NOTE + table("| | share in order |", rows)
 
 
 def what_is_known(runs: list[dict]) -> str:

@@ -1,6 +1,6 @@
 """Which setting each method gets; seeds 100 and 101, clean labels, tuning prompts; writes results/tuning.json.
 
-python experiments/tuning.py --seeds 100 101        about 50 minutes a seed on one core
+python experiments/tuning.py --seeds 100 101        about 20 minutes a seed on one core, models included 30
 
 Three rates times three strengths for every method, one order; see protocol.md. `TUNED` in
 `course_lib/lessons/settings.py` holds the outcome, and a test compares the two.
@@ -28,7 +28,6 @@ GRID = {  # rates, and the strengths: what pulls towards the reference, or how l
     "ipo": ([3e-5, 1e-4, 3e-4], "beta", [0.03, 0.1, 0.3]),
     "kto": ([1e-4, 3e-4, 1e-3], "beta", [0.1, 0.3, 1.0]),
     "simpo": ([3e-5, 1e-4, 3e-4], "beta", [1.0, 2.5, 6.0]),
-    "orpo": ([3e-4, 1e-3, 3e-3], "beta", [0.1, 0.3, 1.0]),
     "cloned": ([1e-4, 3e-4, 1e-3], "epochs", [1, 2, 4]),
 }
 MOST_REFUSED = 0.2  # of the harmless requests; a setting that refuses more is not eligible

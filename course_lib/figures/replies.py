@@ -9,10 +9,9 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 from course_lib.figures.alt_text import describe
-from course_lib.figures.style import COLORS, label
+from course_lib.figures.style import COLORS, REPLY_TINTS, label
 
 WRAP = 46  # characters of a reply in a line
-GOOD, BAD = "#D9F2E6", "#FBE3D6"  # tints of the colours of chosen and rejected
 
 
 def conversation(prompts: Sequence[str], replies: Mapping[str, Sequence[tuple[str, float]]]) -> plt.Figure:
@@ -32,7 +31,7 @@ def conversation(prompts: Sequence[str], replies: Mapping[str, Sequence[tuple[st
         for x, model in enumerate(models):
             text, gold = replies[model][row]
             bubble = FancyBboxPatch((x + 0.02, y - 0.42), 0.94, 0.84, boxstyle="round,pad=0,rounding_size=0.05")
-            bubble.set(facecolor=GOOD if gold > 0 else BAD, edgecolor=COLORS["edge"], linewidth=0.8)
+            bubble.set(facecolor=REPLY_TINTS["good" if gold > 0 else "bad"], edgecolor=COLORS["edge"], linewidth=0.8)
             ax.add_patch(bubble)
             ax.text(x + 0.06, y, textwrap.fill(text, WRAP), ha="left", va="center", fontsize=10)
             ax.text(x + 0.93, y - 0.32, f"{gold:+.1f}", ha="right", va="center", fontsize=9, weight="bold")

@@ -70,6 +70,7 @@ PHASE_COLORS = {
 ROLE_COLORS = {"prompt": "#DDE7F0", "completion": "#BFE5D8", "end": "#F5D9C4", "padding": "#F2F2F2"}
 REWARD_PART_COLORS = ["#009E73", "#56B4E9", "#E69F00", "#0072B2", "#F0E442", "#CC79A7", "#D55E00", "#999999", "#444444"]
 TIMELINE_COLORS = ["#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#999999"]
+REPLY_TINTS = {"good": "#D9F2E6", "bad": "#FBE3D6"}  # of the colours of chosen and rejected
 HELD_TINTS = {"trained": "#BFE5D8", "frozen": "#F2F2F2"}
 PART_TINTS = ["#DDE7F0", "#BFE5D8", "#F5D9C4", "#F3E3EE", "#F6F0C4"]
 STYLE = {
