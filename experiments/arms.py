@@ -27,7 +27,7 @@ def train(start, tokenizer, seed: int, order: int, *, method: str = "dpo", recor
         start: the policy to begin with; the reference too, unless `reference` names another.
         seed: of the data.
         order: 0 or 1, the order of batches.
-        method: "dpo", "ipo", "kto", "simpo", "orpo", a variant of DPO, or "cloned" (SFT on the chosen replies).
+        method: "dpo", "ipo", "kto", "simpo", a variant of DPO, or "cloned" (SFT on the chosen replies).
         records: the pairs, instead of those that `labels` and `pairs` draw.
         options: `pairs` (how many), `labels` (knobs of `world.preference_records`), `loss`, `reference`; all others are
             the trainer's.

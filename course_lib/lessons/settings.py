@@ -14,7 +14,6 @@ TUNED = {  # what did best on the tuning seeds, on Pocket World's clean labels; 
     "ipo": {"learning_rate": 1e-4, "beta": 0.1},
     "kto": {"learning_rate": 3e-4, "beta": 0.3},
     "simpo": {"learning_rate": 1e-4, "beta": 2.5},
-    "orpo": {"learning_rate": 1e-3, "beta": 0.3},
     "cloned": {"learning_rate": 3e-4, "epochs": 1},
 }
 
