@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from course_lib import world
-from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, of_this_world, seeds
+from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, seeds
 from course_lib.claims.direct import best_temperature, comparisons
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ the effect is in a model of billions. Claims on memory and speed are about model
 none of them was timed on a GPU. *Exact worlds* are sums over six replies, without a model.
 
 Who says so: {sources}.
-{edition}"""
+"""
 THEMES = {
     "P": "Pipelines",
     "M": "Memory",
@@ -54,26 +54,14 @@ TABLE = """
 
 def ledger() -> str:
     sources = "; ".join(f"{letter} is {source}" for letter, source in SOURCES.items())
-    edition = edition_note("pocket_world", "dpo_failures", "family")
     count = len({claim.id.rstrip("ab") for claim in LEDGER})
-    return HEADER.format(count=count, sources=sources, edition=edition) + "".join(map(theme, THEMES))
+    return HEADER.format(count=count, sources=sources) + "".join(map(theme, THEMES))
 
 
 def theme(letter: str) -> str:
     judged = [(claim, claim.judge()) for claim in LEDGER if claim.id[0] == letter]
     judged.sort(key=lambda pair: VERDICTS.index(pair[1].verdict))
     return TABLE.format(theme=THEMES[letter]) + "".join(row(claim, judgement) + "\n" for claim, judgement in judged)
-
-
-def edition_note(*names: str) -> str:
-    """A warning where results were measured in an earlier edition of the world than the package's."""
-    old = [name for name in names if not of_this_world(name)]
-    if not old:
-        return ""
-    return f"""
-**Of an earlier edition:** {", ".join(old)} {"was" if len(old) == 1 else "were"} measured in the first edition of Pocket
-World, whose models and splits were others; claims that rest on them wait for runs in this one.
-"""
 
 
 def row(claim: Claim, judgement: Judgement) -> str:

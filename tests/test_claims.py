@@ -282,11 +282,12 @@ def test_two_seeds_are_too_few_for_a_contrast():
         contrast([1.0] * 3, [0.0] * 3, margin=-1)
 
 
-def test_results_of_another_edition_of_the_world_are_known_as_such(tmp_path, monkeypatch):
-    from course_lib.claims import of_this_world
+def test_results_of_another_edition_of_the_world_are_refused(tmp_path, monkeypatch):
     from course_lib.claims import results as committed
 
     monkeypatch.setattr(committed, "folder", lambda: tmp_path)
-    for name, text in (("first", '{"seeds": []}'), ("now", f'{{"edition": {world.EDITION}, "seeds": []}}')):
+    for name, text in (("first", '{"seeds": []}'), ("now", f'{{"edition": {world.EDITION}, "seeds": [1]}}')):
         (tmp_path / f"{name}.json").write_text(text)
-    assert of_this_world("now") and not of_this_world("first")
+    assert claims.seeds("now") == [1]
+    with pytest.raises(ValueError, match="edition 1 of Pocket World.*run experiments/first.py again"):
+        claims.seeds("first")

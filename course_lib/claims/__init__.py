@@ -8,7 +8,7 @@ two.
 
 from course_lib.claims import direct, exact_corner, failures, family, memory, speed, untested
 from course_lib.claims.judging import SOURCES, VERDICTS, Claim, Judgement
-from course_lib.claims.results import of_this_world, seeds
+from course_lib.claims.results import seeds
 
 ORDER = "PMSORND"  # pipelines, memory, speed, optimisation, outcomes, reward hacking, choosing
 
@@ -36,4 +36,4 @@ def claim(name: str) -> Claim:
     raise KeyError(f"there is no claim {name!r}; the ledger has {', '.join(row.id for row in LEDGER)}")
 
 
-__all__ = ["LEDGER", "SOURCES", "VERDICTS", "Claim", "Judgement", "claim", "of_this_world", "seeds"]
+__all__ = ["LEDGER", "SOURCES", "VERDICTS", "Claim", "Judgement", "claim", "seeds"]

@@ -25,10 +25,15 @@ def folder() -> Path:
 
 
 def seeds(name: str) -> list[dict]:
-    """The seeds' results of an experiment."""
-    return json.loads((folder() / f"{name}.json").read_text())["seeds"]
+    """The seeds' results of an experiment.
 
-
-def of_this_world(name: str) -> bool:
-    """Whether an experiment's results were measured in the edition of Pocket World that this package ships."""
-    return json.loads((folder() / f"{name}.json").read_text()).get("edition", 1) == EDITION
+    Raises:
+        ValueError: if they were measured in another edition of Pocket World than the one that this package holds.
+    """
+    found = json.loads((folder() / f"{name}.json").read_text())
+    if found.get("edition", 1) != EDITION:
+        raise ValueError(
+            f"results/{name}.json was measured in edition {found.get('edition', 1)} of Pocket World, and this is edition "
+            f"{EDITION}: run experiments/{name}.py again"
+        )
+    return found["seeds"]
