@@ -20,7 +20,7 @@ from seed_models import base_and_sft
 from course_lib.lessons.settings import TUNED, dpo_with_sft
 
 RATE = TUNED["dpo"]["learning_rate"]
-FEW = {"pairs": 1_000}
+FEW = {"pairs": 500}
 LONG = FEW | {"epochs": 8}
 FEW_HARMLESS = {"labels": {"safe_share": 0.05}}
 ARMS = {

@@ -59,12 +59,12 @@ def by_kind(report: pd.DataFrame) -> dict[str, dict[str, float]]:
     return evaluation.by_kind(report).drop(columns="n").to_dict("index")
 
 
-def best_of(policy, score, tokenizer, prompts, n: int, *, seed: int = 1) -> pd.DataFrame:
-    """The gold report of the reply that a reward function likes best among `n` draws at temperature 1."""
-    drawn = [sample(policy, tokenizer, prompts, temperature=1.0, seed=seed + i) for i in range(n)]
+def best_of(policy, score, tokenizer, prompts, sizes: Sequence[int], *, seed: int = 1) -> dict[int, pd.DataFrame]:
+    """For each n the gold report of the reply that a reward function likes best among n draws at temperature 1."""
+    drawn = [sample(policy, tokenizer, prompts, temperature=1.0, seed=seed + i) for i in range(max(sizes))]
     scores = torch.stack([score(prompts, texts) for texts in drawn])
-    best = scores.argmax(dim=0).tolist()
-    return evaluation.gold_report(prompts, [drawn[draw][i] for i, draw in enumerate(best)])
+    best = {n: scores[:n].argmax(dim=0).tolist() for n in sizes}
+    return {n: evaluation.gold_report(prompts, [drawn[d][i] for i, d in enumerate(best[n])]) for n in sizes}
 
 
 def mean_of(runs: list[dict]) -> dict:
@@ -84,8 +84,10 @@ def rounded(found):
 
 
 def kl(policy, sft, tokenizer, prompts, texts) -> float:
-    """KL(policy || SFT) in nats for each reply, estimated (k1) on the policy's own samples."""
-    return (logps(policy, tokenizer, prompts, texts) - logps(sft, tokenizer, prompts, texts)).mean().item()
+    """KL(policy || SFT) in nats for each reply, estimated (k1) on 300 of the policy's own samples."""
+    some = slice(0, 300)
+    theirs, before = (logps(model, tokenizer, prompts[some], list(texts)[some]) for model in (policy, sft))
+    return (theirs - before).mean().item()
 
 
 def held_out_logps(model, tokenizer) -> torch.Tensor:

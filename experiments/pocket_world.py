@@ -56,8 +56,9 @@ def one_seed(seed: int) -> dict:
     result["dpo"], dpo = measured_arm({"records": pairs}, sft, sft, tokenizer, seed, draws=1, unseen=UNSEEN)
     result["dpo"]["by_temperature"] = by_temperature(dpo, tokenizer)
     result["misconceptions_right"] = misconceptions_right({"sft": sft, "dpo": dpo}, tokenizer)
-    arms = {"cloned": {"method": "cloned", "records": pairs}, "dpo_shuffled": {"records": shuffled(pairs, seed)}}
-    result |= measured(arms, sft, sft, tokenizer, seed, draws=1, unseen=UNSEEN)
+    cloned, control = {"method": "cloned", "records": pairs}, {"records": shuffled(pairs, seed)}
+    result |= measured({"cloned": cloned}, sft, sft, tokenizer, seed, draws=1, unseen=UNSEEN)
+    result |= measured({"dpo_shuffled": control}, sft, sft, tokenizer, seed, draws=1)
     result |= measured({"dpo_from_base": {"records": pairs}}, base, sft, tokenizer, seed, draws=1)
 
     folder = FOLDER / str(seed)
@@ -65,8 +66,7 @@ def one_seed(seed: int) -> dict:
     reward, _ = kept(folder / "reward", lambda: (fit(), tokenizer), load_reward_model)
     result["reward"] = reward_accuracy(reward, tokenizer)
     score, asked = rewards.learned_reward(reward, tokenizer), world.prompts("test", 1000)
-    for n in BEST_OF:
-        report = best_of(sft, score, tokenizer, asked, n)
+    for n, report in best_of(sft, score, tokenizer, asked, BEST_OF).items():
         result[f"best_of_{n}"] = rounded({"gold_sampled": report.gold.mean(), "kinds_sampled": by_kind(report)})
     return result
 

@@ -108,7 +108,7 @@ CLAIMS = [
         "O1",
         "O1: DPO goes on pushing the margin, and samples turn repetitive; IPO's target tames it",
         "A",
-        "eight epochs of 1,000 pairs against one, and against IPO: margin of held-out pairs and KL, nats; share of "
+        "eight epochs of 500 pairs against one, and against IPO: margin of held-out pairs and KL, nats; share of "
         "replies that repeat themselves",
         explosion,
         ("05",),

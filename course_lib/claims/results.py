@@ -33,7 +33,7 @@ def seeds(name: str) -> list[dict]:
     found = json.loads((folder() / f"{name}.json").read_text())
     if found.get("edition", 1) != EDITION:
         raise ValueError(
-            f"results/{name}.json was measured in edition {found.get('edition', 1)} of Pocket World, and this is edition "
-            f"{EDITION}: run experiments/{name}.py again"
+            f"results/{name}.json was measured in edition {found.get('edition', 1)} of Pocket World, and this is "
+            f"edition {EDITION}: run experiments/{name}.py again"
         )
     return found["seeds"]

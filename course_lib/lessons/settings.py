@@ -10,11 +10,11 @@ from course_lib.trainers import KTOConfig, PreferenceConfig, TrainingConfig
 DPO_PAIRS = 4_000
 LENGTH_BIAS = 0.3  # nats per token that annotators with a liking for length add to a response's score
 TUNED = {  # what did best on the tuning seeds, on Pocket World's clean labels; see experiments/protocol.md
-    "dpo": {"learning_rate": 1e-4, "beta": 0.3},
-    "ipo": {"learning_rate": 1e-4, "beta": 0.1},
-    "kto": {"learning_rate": 3e-4, "beta": 0.3},
-    "simpo": {"learning_rate": 1e-4, "beta": 2.5},
-    "cloned": {"learning_rate": 3e-4, "epochs": 1},
+    "dpo": {"learning_rate": 3e-4, "beta": 0.1},
+    "ipo": {"learning_rate": 3e-4, "beta": 0.03},
+    "kto": {"learning_rate": 1e-4, "beta": 0.3},
+    "simpo": {"learning_rate": 3e-4, "beta": 1.0},
+    "cloned": {"learning_rate": 1e-3, "epochs": 4},
 }
 
 

@@ -22,6 +22,9 @@ HOWTO_SHARE = 0.4
 # Preference data and evaluation leave out the sums and the alphabet: the alignment tax is measured on them.
 MIX = {"fact": 0.34, "larger": 0.14, "longer": 0.12, "unsafe": HOWTO_SHARE / 2, "safe": HOWTO_SHARE / 2}
 SFT_MIX = {"fact": 0.32, "sum": 0.08, "larger": 0.14, "longer": 0.12, "earlier": 0.1, "unsafe": 0.11, "safe": 0.13}
+# Demonstrators refuse unsafe requests more often than harmless ones, so with equal shares more pairs would teach to
+# refuse than not to: with this one a policy on a tuning seed erred equally often on both sides.
+HARMLESS_SHARE = 0.525
 _KINDS = {  # of splits that do not hold every kind
     "entity": {"fact": 1.0},
     "act": {"unsafe": 0.5, "safe": 0.5},
@@ -147,7 +150,7 @@ def _preference_tasks(split: str, n: int, draw: random.Random, safe_share: float
 
 
 def preference_records(
-    n: int = 4000, *, seed: int = 0, split: str = "train", safe_share: float = 0.5, **annotators
+    n: int = 4000, *, seed: int = 0, split: str = "train", safe_share: float = HARMLESS_SHARE, **annotators
 ) -> list[dict]:
     """`n` labelled pairs `{"prompt", "chosen", "rejected"}` of demonstrators' responses.
 
@@ -172,7 +175,7 @@ def preference_records(
 
 
 def unpaired_records(
-    n: int = 4000, *, seed: int = 0, split: str = "train", safe_share: float = 0.5, **annotators
+    n: int = 4000, *, seed: int = 0, split: str = "train", safe_share: float = HARMLESS_SHARE, **annotators
 ) -> list[dict]:
     """`n` single responses with a thumb up or down: `{"prompt", "completion", "label"}`.
 
