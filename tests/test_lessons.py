@@ -8,7 +8,7 @@ import torch
 
 from course_lib import PreferenceTrainer, world
 from course_lib.lessons.curriculum import LESSONS, ready
-from course_lib.lessons.settings import TUNED, dpo_config, dpo_with_sft, kto_config
+from course_lib.lessons.settings import TUNED, cloning_config, dpo_config, dpo_with_sft, kto_config
 from course_lib.losses import dpo_loss
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +101,10 @@ def test_trainers_take_every_setting_of_the_tuning(experiments, trained, tiny_mo
     for method, (rates, strength, values) in tuning.GRID.items():
         train(tiny_model, tokenizer, 0, 0, method=method, pairs=32, learning_rate=rates[0], **{strength: values[0]})
         assert trained[-1].config.learning_rate == rates[0] and getattr(trained[-1].config, strength) == values[0]
+
+
+def test_cloning_takes_its_tuned_setting():
+    assert (cloning_config(3).epochs, cloning_config(3, epochs=1).seed) == (TUNED["cloned"]["epochs"], 3)
 
 
 def test_the_settings_are_those_that_tuning_chose(experiments):
