@@ -1,5 +1,6 @@
 """What lessons share: their list, and settings that trainers take."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_lessons_are_ready_whose_notebooks_are_there(tmp_path):
 
 @pytest.mark.parametrize("config", [dpo_config, kto_config])
 def test_settings_of_a_run_can_be_changed_one_by_one(config):
-    assert config().beta == 0.3 and config(5).seed == 5
+    assert config(beta=0.7).beta == 0.7 and config(5).seed == 5
     changed = config(beta=1.0, epochs=2)
     assert (changed.beta, changed.epochs, changed.batch_size) == (1.0, 2, config().batch_size)
 
@@ -88,7 +89,7 @@ def test_trainers_take_every_arm_of_dpos_failures(experiments, trained, tiny_mod
     from arms import train
 
     for arm in dpo_failures.ARMS.values():
-        reference = {"reference": tiny_model} if "reference" in arm else {}
+        reference = {"reference": copy.deepcopy(tiny_model)} if "reference" in arm else {}
         train(tiny_model, tokenizer, 3, 0, **arm | reference | {"pairs": 64})
         assert trained[-1].config.beta == arm.get("beta", TUNED[arm.get("method", "dpo")]["beta"])
         assert trained[-1].config.seed == 30
