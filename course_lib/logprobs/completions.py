@@ -15,11 +15,12 @@ def completion_logps(
     attention_mask: Tensor,
     completion_mask: Tensor,
     *,
+    temperature: float = 1.0,
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each completion token, given all tokens before it.
 
-        logps[b, t] = ln p(input_ids[b, t] | input_ids[b, <t])     where mask[b, t], else 0
+        logps[b, t] = ln p(input_ids[b, t] | input_ids[b, <t])     where mask[b, t], else 0,  p = softmax(logits / T)
 
     The output layer runs only where a token is scored, a chunk of tokens at a time, forward and backward:
     no (B, T, V) tensor exists. Where a model does not allow that (a sharded or replaced output layer), its own
@@ -31,6 +32,8 @@ def completion_logps(
         input_ids: (B, T) token ids, padded on either side.
         attention_mask: (B, T), 1 at real tokens and 0 at padding.
         completion_mask: (B, T), true where a token belongs to the completion (EOS included).
+        temperature: T, above 0: that of the distribution which the completions were drawn from. With another than 1
+            the logits of all scored tokens are held at once.
         chunk_size: tokens scored at a time; by default as many as 64 MiB of logits hold.
 
     Returns:
@@ -38,16 +41,19 @@ def completion_logps(
         the completion, less padding and a row's first real token, which nothing predicts.
 
     Raises:
-        ValueError: if the three tensors differ in shape, a row has no token to score, or chunk_size < 1.
+        ValueError: if the three tensors differ in shape, a row has no token to score, chunk_size < 1, or
+            temperature is not above 0.
     """
     mask = _scored(input_ids, attention_mask, completion_mask)
+    if not temperature > 0:
+        raise ValueError(f"temperature is above 0: at 0 nothing is drawn; got {temperature}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size is a number of tokens, at least 1; got {chunk_size}")
     if not padding_matters(model, input_ids[attention_mask.bool()][:6]):
-        return _logps(model, input_ids, attention_mask, mask, chunk_size), mask
+        return _logps(model, input_ids, attention_mask, mask, chunk_size, temperature), mask
     order = real_first(attention_mask)
     moved = (tensor.gather(1, order) for tensor in (input_ids, attention_mask, mask))
-    return _logps(model, *moved, chunk_size).gather(1, order.argsort(dim=1)), mask
+    return _logps(model, *moved, chunk_size, temperature).gather(1, order.argsort(dim=1)), mask
 
 
 def sequence_logps(
@@ -74,22 +80,28 @@ def sequence_logps(
     return total / mask.sum(dim=1) if average else total
 
 
-def _logps(model, input_ids: Tensor, attention_mask: Tensor, mask: Tensor, chunk_size: int | None) -> Tensor:
+def _logps(
+    model, input_ids: Tensor, attention_mask: Tensor, mask: Tensor, chunk_size: int | None, temperature: float = 1.0
+) -> Tensor:
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(model, attention_mask)
     head = head_of(model)
     if head is None:
-        return _from_logits(model, inputs, mask)
+        return _from_logits(model, inputs, mask, temperature)
     where = mask.flatten().nonzero().squeeze(1)  # never a row's first column, so the token before is in its row
     hidden = hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, where - 1)
-    scored = head.logps(hidden, input_ids.flatten()[where], chunk_size)
+    targets = input_ids.flatten()[where]
+    if temperature == 1:
+        scored = head.logps(hidden, targets, chunk_size)
+    else:
+        scored = token_logps(head.logits(hidden) / temperature, targets)
     return scored.new_zeros(mask.numel()).index_copy(0, where, scored).view(mask.shape)
 
 
-def _from_logits(model, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+def _from_logits(model, inputs: dict[str, Tensor], mask: Tensor, temperature: float) -> Tensor:
     """The same log-probabilities by way of the logits of all columns that hold a scored token."""
     columns = mask.any(dim=0).nonzero().squeeze(1)
     logits = all_logits(model, columns - 1, **inputs)
-    logps = token_logps(logits, inputs["input_ids"][:, columns])
+    logps = token_logps(logits.float() / temperature, inputs["input_ids"][:, columns])
     return logps.new_zeros(mask.shape).index_copy(1, columns, logps).masked_fill(~mask, 0.0)
 
 

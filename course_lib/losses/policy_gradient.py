@@ -52,11 +52,17 @@ def kl_estimate(policy_logps: Tensor, ref_logps: Tensor, *, estimator: str = "k1
 
 
 def kl_shaped_rewards(
-    scores: Tensor, policy_logps: Tensor, ref_logps: Tensor, mask: Tensor, *, kl_coefficient: float = 0.05
+    scores: Tensor,
+    policy_logps: Tensor,
+    ref_logps: Tensor,
+    mask: Tensor,
+    *,
+    kl_coefficient: float = 0.05,
+    estimator: str = "k1",
 ) -> Tensor:
     """Per-token rewards: a KL penalty at every token, the sequence's score at its last completion token.
 
-        r_t = - kl_coefficient * (ln pi(y_t) - ln ref(y_t)) + [t is last] * score
+        r_t = - kl_coefficient * k_t + [t is last] * score,       k1_t = ln pi(y_t) - ln ref(y_t)
 
     Args:
         scores: (B,) reward of each completion.
@@ -64,6 +70,7 @@ def kl_shaped_rewards(
         ref_logps: (B, T) under the reference.
         mask: (B, T), true at completion tokens.
         kl_coefficient: price of a nat, at least 0.
+        estimator: of the KL, as in `kl_estimate`. Only k1 keeps the objective that of RLHF: it sums to the log-ratio.
 
     Returns:
         Tensor (B, T) in reward units, detached, zero outside the mask.
@@ -78,7 +85,8 @@ def kl_shaped_rewards(
     check_shapes(scores=scores, sequences=mask[:, 0])
     mask = check_mask(mask)
     scores, policy_logps, ref_logps = exact(scores.detach(), policy_logps.detach(), ref_logps.detach())
-    rewards = (-kl_coefficient * (policy_logps - ref_logps)).masked_fill(~mask, 0.0)
+    inside = [t.masked_fill(~mask, 0.0) for t in (policy_logps, ref_logps)]
+    rewards = -kl_coefficient * kl_estimate(*inside, estimator=estimator)
     last = mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
     return rewards.scatter_add(1, last.unsqueeze(1), scores.unsqueeze(1).to(rewards.dtype))
 
@@ -188,7 +196,7 @@ def ppo_policy_loss(
     """
     check_shapes(logps=logps, old_logps=old_logps, advantages=advantages, mask=mask)
     mask = check_mask(mask)
-    return reduce_tokens(_clipped_surrogate(logps, old_logps, advantages, mask, clip_range), mask, reduction)
+    return reduce_tokens(clipped_surrogate(logps, old_logps, advantages, mask, clip_range, clip_range), mask, reduction)
 
 
 def ppo_value_loss(
@@ -319,7 +327,7 @@ def grpo_loss(
         advantages = advantages.unsqueeze(1).expand_as(logps)
     check_shapes(logps=logps, advantages=advantages, ref_logps=logps if ref_logps is None else ref_logps)
     (logps,), mask = exact(logps), check_mask(mask)
-    losses = _clipped_surrogate(logps, old_logps, advantages, mask, clip_range)
+    losses = clipped_surrogate(logps, old_logps, advantages, mask, clip_range, clip_range)
     if beta:
         if ref_logps is None:
             raise ValueError("beta above 0 asks for a KL term; pass ref_logps, or beta=0")
@@ -328,8 +336,8 @@ def grpo_loss(
     return reduce(losses.sum(dim=1) / mask.sum(dim=1), reduction)
 
 
-def _clipped_surrogate(logps, old_logps, advantages, mask, clip_range: float) -> Tensor:
-    """- min(rho * A, clip(rho) * A), (B, T), zero outside the mask.
+def clipped_surrogate(logps, old_logps, advantages, mask, clip_range: float, clip_range_high: float) -> Tensor:
+    """- min(rho * A, clip(rho, 1 - clip_range, 1 + clip_range_high) * A), (B, T), zero outside the mask.
 
     For A >= 0 only the upper bound can bind, for A < 0 only the lower. Clamping the logarithm before `exp`
     keeps an overflowing ratio from meeting a zero gradient, which is NaN; so does the mask.
@@ -337,7 +345,7 @@ def _clipped_surrogate(logps, old_logps, advantages, mask, clip_range: float) ->
     check_clip_range(clip_range)
     logps, old_logps, advantages = exact(logps, old_logps.detach(), advantages.detach())
     log_ratio = (logps - old_logps).masked_fill(~mask, 0.0)
-    upper, lower = log_ratio.clamp(max=math.log1p(clip_range)), log_ratio.clamp(min=math.log1p(-clip_range))
+    upper, lower = log_ratio.clamp(max=math.log1p(clip_range_high)), log_ratio.clamp(min=math.log1p(-clip_range))
     losses = -advantages * torch.where(advantages >= 0, upper, lower).exp()
     return losses.masked_fill(~mask, 0.0)
 

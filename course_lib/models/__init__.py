@@ -1,5 +1,6 @@
 """Policies, references and reward models. Third in the flow, beside `logprobs`; knows `world` for its checkpoints."""
 
+from course_lib.models.critic import Critic, critic_of
 from course_lib.models.loading import load_policy, load_reward_model
 from course_lib.models.reference import Reference, reference_of
 from course_lib.models.reward import sequence_rewards
@@ -7,7 +8,9 @@ from course_lib.models.saving import save_pretrained
 from course_lib.models.vocabulary import pad_id, refuse_unknown_ids
 
 __all__ = [
+    "Critic",
     "Reference",
+    "critic_of",
     "load_policy",
     "load_reward_model",
     "pad_id",

@@ -7,21 +7,30 @@ them together; then one file a method.
 
 from course_lib.trainers.base import Trainer
 from course_lib.trainers.config import TrainingConfig
+from course_lib.trainers.group import GroupConfig, GroupTrainer
 from course_lib.trainers.history import History
 from course_lib.trainers.kto import KTOConfig, KTOTrainer
 from course_lib.trainers.method import Method
+from course_lib.trainers.online import OnlineConfig, OnlineTrainer
 from course_lib.trainers.part import Part
 from course_lib.trainers.parts import TrainingError
+from course_lib.trainers.ppo import PPOConfig, PPOTrainer
 from course_lib.trainers.preference import PreferenceConfig, PreferenceTrainer
 from course_lib.trainers.reward import RewardTrainer
 from course_lib.trainers.run import Run
 from course_lib.trainers.sft import SFTTrainer
 
 __all__ = [
+    "GroupConfig",
+    "GroupTrainer",
     "History",
     "KTOConfig",
     "KTOTrainer",
     "Method",
+    "OnlineConfig",
+    "OnlineTrainer",
+    "PPOConfig",
+    "PPOTrainer",
     "Part",
     "PreferenceConfig",
     "PreferenceTrainer",

@@ -107,6 +107,10 @@ class Method(ABC):
         """The modules that the optimiser moves, by the name of the trainer's attribute that holds each."""
         return {"policy": self.policy}
 
+    def learning_rate_of(self, name: str) -> float:
+        """The highest learning rate of a trained module."""
+        return self.config.learning_rate
+
     def groups(self) -> list[int] | None:
         """A group for each row, if every batch and micro-batch must hold rows of every group."""
         return None

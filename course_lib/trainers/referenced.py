@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from course_lib.models import Reference, reference_of
 from course_lib.trainers.base import Trainer
 from course_lib.trainers.config import TrainingConfig
+from course_lib.trainers.dropout import without_dropout
 from course_lib.trainers.parts import TrainingError
 from course_lib.trainers.reference_scores import fingerprint, kept_scores
 from course_lib.trainers.run import Run
@@ -42,7 +43,7 @@ class ReferencedTrainer(Trainer):
         super().__init__(policy, tokenizer, records, config, eval_records=eval_records)
         self.precomputed: Tensor | None = None
         named = isinstance(reference, str)
-        self.reference = reference_of(policy, kind=reference) if named else _frozen(reference, policy)
+        self.reference = reference_of(policy, kind=reference) if named else frozen_reference(reference, policy)
         self.starts_at_reference = named  # until the first step has moved the policy
         if self.config.reference_cache is not None and self.reference.kind != "precomputed":
             raise ValueError(
@@ -71,23 +72,9 @@ class ReferencedTrainer(Trainer):
 
     @contextmanager
     def training_mode(self) -> Iterator[None]:
-        """Evaluation mode, which switches off every kind of dropout.
-
-        A module that checkpoints its activations does so in training mode only, so it stays in that mode, and its own
-        shares of dropout are set to 0 until the run ends.
-        """
-        shares = []
-        for module in self.policy.modules():
-            module.training = getattr(module, "gradient_checkpointing", False)
-            if module.training:
-                shares += [(module, n, v) for n, v in vars(module).items() if "drop" in n and isinstance(v, float)]
-        for module, name, _ in shares:
-            setattr(module, name, 0.0)
-        try:
+        """Without dropout: see the class."""
+        with without_dropout(self.policy):
             yield
-        finally:
-            for module, name, share in shares:
-                setattr(module, name, share)
 
     def before_training(self, accelerator) -> None:
         if self.reference.frozen is not None:
@@ -159,7 +146,7 @@ class ReferencedTrainer(Trainer):
         return scores
 
 
-def _frozen(model: torch.nn.Module, policy) -> Reference:
+def frozen_reference(model: torch.nn.Module, policy) -> Reference:
     """A reference that is another model, frozen in place."""
     trained = {id(p) for p in policy.parameters()}
     if any(id(p) in trained for p in model.parameters()):

@@ -37,7 +37,10 @@ class Run:
         trainer.before_training(self.accelerator)
         self.batches = trainer.batches(self)
         optimizer = torch.optim.AdamW(
-            [{"params": [p for p in module.parameters() if p.requires_grad]} for module in modules.values()],
+            [
+                {"params": [p for p in module.parameters() if p.requires_grad], "lr": trainer.learning_rate_of(name)}
+                for name, module in modules.items()
+            ],
             lr=config.learning_rate,
             betas=tuple(config.adam_betas),
             weight_decay=config.weight_decay,

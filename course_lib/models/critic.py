@@ -1,0 +1,54 @@
+"""Critics: a value for each token of a text, by a model of its own or by a head on the policy."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.logprobs import device_of, unwrapped
+from course_lib.logprobs.forward import takes, with_positions
+
+
+class Critic(nn.Module):
+    """A body that reads the text, and a head that gives one number for each token.
+
+    The value of a state is the head's output at the *last token that was read*: `forward` puts it in the column of the
+    token that comes next, so that values stand beside the log-probabilities of the same tokens.
+
+    Args:
+        body: a transformer without its language-modelling head.
+        width: of its hidden states.
+    """
+
+    def __init__(self, body: nn.Module, width: int):
+        super().__init__()
+        weight = next(body.parameters())
+        self.body = body
+        self.head = nn.Linear(width, 1, device=weight.device, dtype=torch.float32)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, T) in reward units, fp32; column t holds the value before token t."""
+        cache = {"use_cache": False} if takes(self.body, "use_cache") else {}
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(self.body, attention_mask)
+        return before_each_token(self.head(self.body(**inputs, **cache).last_hidden_state.float()).squeeze(-1))
+
+
+def before_each_token(values: Tensor) -> Tensor:
+    """Values at each token moved to the token after it, (B, T); the first column is 0, nothing stands before it."""
+    return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], dim=1)
+
+
+def critic_of(model) -> Critic:
+    """A critic that begins with a copy of a model's body, and says 0 to everything.
+
+    Args:
+        model: a causal language model or a reward model of transformers; adapters must be merged before.
+    """
+    inner = unwrapped(model)
+    body = copy.deepcopy(inner.base_model)
+    body.requires_grad_(True)
+    return Critic(body, inner.config.get_text_config().hidden_size).to(device_of(model))

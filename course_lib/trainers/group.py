@@ -1,0 +1,88 @@
+"""RLOO and GRPO: several completions of a prompt are one another's baseline, and no critic is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from course_lib.losses import grpo_advantages, kl_estimate, rloo_advantages
+from course_lib.losses.policy_gradient import clipped_surrogate
+from course_lib.trainers.config import count, flag, number, one_of, optional, setting
+from course_lib.trainers.online import OnlineConfig, OnlineTrainer
+
+
+@dataclass
+class GroupConfig(OnlineConfig):
+    """Settings of a group method. `loss` sets the defaults of what is None.
+
+    rloo    leave-one-out baseline, KL inside the reward, the ratio of whole completions (Ahmadian et al. 2024)
+    grpo    group mean and standard deviation, k3 in the loss, mean over each completion's tokens (Shao et al. 2024)
+    """
+
+    prompts_per_rollout: int = setting(24, count(), "prompts that are rolled out together")
+    completions: int = setting(4, count(2), "completions of each prompt")
+    batch_size: int = setting(96, count(), "completions of an optimiser step")
+    loss: str = setting("grpo", one_of("grpo", "rloo"), "how advantages and ratios are formed")
+    scale_by_std: bool | None = setting(None, optional(flag), "divide by the group's deviation; None: grpo does")
+    normalise: str | None = setting(
+        None, optional(one_of("completion", "token", "constant")),
+        "mean over a completion's tokens (GRPO), over all tokens (DAPO), or by a constant (Dr. GRPO); None: GRPO's",
+    )  # fmt: skip
+    clip_range: float = setting(0.2, number(above=0, most=1), "how far a ratio below 1 counts")
+    clip_range_high: float | None = setting(None, optional(number(above=0)), "and above 1 (DAPO: 0.28); None: the same")
+
+
+class GroupTrainer(OnlineTrainer):
+    """`GroupTrainer(policy, tokenizer, [{"prompt"}], GroupConfig(loss="rloo"), reward=reward_function).train()`.
+
+    A group whose completions have equal rewards has advantages of exactly 0; their share is a metric.
+    """
+
+    config_class = GroupConfig
+    config: GroupConfig
+
+    @property
+    def normalise(self) -> str:
+        return self.config.normalise or "completion"
+
+    def terms(self, batch: dict[str, Tensor]) -> int:
+        return int(batch["completion_mask"].sum()) if self.normalise == "token" else len(batch["scores"])
+
+    def advantages(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        config = self.config
+        rewards = batch["scores"]
+        if config.loss == "rloo":
+            rewards = rewards - self.kl_coefficient * batch["kl"]
+        groups = rewards.view(-1, config.completions)
+        if config.loss == "rloo":
+            advantages = rloo_advantages(groups)
+            if config.scale_by_std:
+                advantages = advantages / groups.std(dim=1, keepdim=True).clamp(min=1e-4)
+        else:
+            advantages = grpo_advantages(groups, scale=config.scale_by_std is not False)
+        equal = (groups == groups[:, :1]).all(dim=1).float().mean().item()
+        return {"advantages": advantages.flatten()}, {"groups/all_equal": equal}
+
+    def loss(self, policy, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        config, mask = self.config, batch["completion_mask"]
+        logps = self.logps(policy, batch)
+        high = config.clip_range_high or config.clip_range
+        if config.loss == "rloo":  # one ratio for the whole completion
+            now, before = (t.sum(dim=1, keepdim=True) for t in (logps, batch["old_logps"]))
+            whole = torch.ones_like(now, dtype=torch.bool)
+            losses = clipped_surrogate(now, before, batch["advantages"][:, None], whole, config.clip_range, high)[:, 0]
+        else:
+            spread = batch["advantages"][:, None].expand_as(logps)
+            tokens = clipped_surrogate(logps, batch["old_logps"], spread, mask, config.clip_range, high)
+            if self.kl_coefficient:
+                inside = [t.masked_fill(~mask, 0.0) for t in (logps, batch["ref_logps"])]
+                estimator = "k3" if config.kl_estimator == "k1" else config.kl_estimator  # k1 has no gradient here
+                tokens = tokens + self.kl_coefficient * kl_estimate(*inside, estimator=estimator)
+            losses = tokens.sum(dim=1) / self._divisor(mask)
+        return losses.sum(), self.update_metrics(logps, batch, high) | self.of_rollout
+
+    def _divisor(self, mask: Tensor) -> Tensor | float:
+        by_name = {"completion": mask.sum(dim=1), "token": 1.0, "constant": float(self.config.max_new_tokens)}
+        return by_name[self.normalise]

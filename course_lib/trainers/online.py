@@ -1,0 +1,237 @@
+"""What trainers share that learn from their own samples: rollouts, rewards, a reference that is asked once for each."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from course_lib.logprobs import completion_logps, evaluating
+from course_lib.losses import kl_estimate
+from course_lib.models import reference_of
+from course_lib.rollouts import Decoding, Rollout, roll_out
+from course_lib.trainers.base import Trainer
+from course_lib.trainers.config import TrainingConfig, count, number, one_of, optional, setting
+from course_lib.trainers.dropout import without_dropout
+from course_lib.trainers.parts import TrainingError
+from course_lib.trainers.referenced import frozen_reference
+from course_lib.trainers.rollout_batches import RolloutBatches
+
+READ = ("input_ids", "attention_mask", "completion_mask")  # what a model is given of a batch
+RewardFunction = Callable[[Sequence, Sequence], Tensor]
+
+
+@dataclass
+class OnlineConfig(TrainingConfig):
+    """Settings of a run on the policy's own samples. `epochs` are passes over the prompts, `batch_size` completions."""
+
+    learning_rate: float = setting(1e-6, number(above=0), "highest learning rate of AdamW")
+    schedule: str = setting("constant", TrainingConfig.__dataclass_fields__["schedule"].metadata["check"], "see above")
+    warmup_ratio: float = setting(0.0, number(least=0, most=1), "share of the steps in which the rate rises")
+    prompts_per_rollout: int = setting(96, count(), "prompts that are rolled out together")
+    completions: int = setting(1, count(), "completions of each prompt")
+    update_epochs: int = setting(1, count(), "how often a rollout is gone through")
+    max_new_tokens: int = setting(48, count(), "where a completion is cut off")
+    temperature: float = setting(1.0, number(above=0), "of the distribution that is drawn from and trained")
+    kl_coefficient: float = setting(0.05, number(least=0), "price of a nat of distance from the reference")
+    kl_estimator: str = setting("k1", one_of("k1", "k2", "k3"), "how that distance is estimated; see kl_estimate")
+    missing_end_penalty: float = setting(0.0, number(least=0), "taken from the score of a completion that was cut off")
+    stop_at_kl: float | None = setting(
+        None, optional(number(above=0)), "the rest of a rollout is dropped once the policy is so many nats a token away"
+    )
+    rollout_batch: int = setting(256, count(), "completions that are drawn or scored together")
+
+
+class OnlineTrainer(Trainer):
+    """A trainer whose rows are prompts, and whose batches are what the policy says to them.
+
+    Args:
+        policy, tokenizer, config: as for every trainer.
+        records: `{"prompt"}`; other columns are left alone.
+        reward: `(prompts, completions)` to a tensor (B,): one number for each completion.
+        reference: "auto" (adapters off where the policy has fresh ones, else a frozen copy), "copy", "adapter-off", or
+            another model, which is frozen in place. Without a price on distance (`kl_coefficient=0`) none is held.
+
+    Dropout is off while it trains, so that the first update's probability ratio is 1.
+    """
+
+    record_kind = "prompt"
+    config_class = OnlineConfig
+    config: OnlineConfig
+
+    def __init__(
+        self,
+        policy,
+        tokenizer,
+        records: Sequence[dict],
+        config: OnlineConfig | None = None,
+        *,
+        reward: RewardFunction,
+        reference: str | torch.nn.Module = "auto",
+    ):
+        super().__init__(policy, tokenizer, records, config)
+        self.reward = reward
+        self.reference = self._reference(reference) if self.config.kl_coefficient else None
+        self.kl_coefficient = self.config.kl_coefficient
+        self.rollout: Rollout | None = None  # the latest one, to look at
+        self.of_rollout: dict[str, float] = {}  # its metrics, which all updates on it report
+        self._batches: RolloutBatches | None = None
+
+    def _reference(self, wanted):
+        if not isinstance(wanted, str):
+            return frozen_reference(wanted, self.policy)
+        if wanted == "auto":
+            kind = reference_of(self.policy).kind
+            wanted = kind if kind == "adapter-off" else "copy"
+        if wanted not in ("copy", "adapter-off"):
+            raise ValueError(
+                f"the reference scores new samples, so it is 'auto', 'copy', 'adapter-off' or a model, not {wanted!r}"
+            )
+        return reference_of(self.policy, kind=wanted)
+
+    def length(self, row) -> int:
+        return len(row.prompt_ids)
+
+    def collate(self, indices: list[int]) -> dict[str, Tensor]:
+        raise NotImplementedError("an online trainer's batches are rolled out, not collated")
+
+    def terms(self, batch: dict[str, Tensor]) -> int:
+        return int(batch["completion_mask"].sum())
+
+    def batches(self, run) -> RolloutBatches:
+        if run.accelerator.num_processes > 1:
+            raise ValueError(f"{type(self).__name__} trains in one process; start it without a launcher")
+        config = self.config
+        self._batches = RolloutBatches(
+            len(self.training),
+            self.collect,
+            prompts_per_rollout=config.prompts_per_rollout,
+            completions=config.completions,
+            batch_size=config.batch_size,
+            update_epochs=config.update_epochs,
+            accumulation=config.accumulation,
+            seed=config.seed,
+        )
+        return self._batches
+
+    def before_training(self, accelerator) -> None:
+        if self.reference is not None and self.reference.frozen is not None:
+            self.reference.frozen.to(accelerator.device)
+
+    @contextmanager
+    def training_mode(self) -> Iterator[None]:
+        with without_dropout(*self.trained().values()):
+            yield
+
+    def collect(self, number: int, indices: list[int]) -> dict[str, Tensor]:
+        """One rollout as tensors: what was drawn, its scores, the reference's opinion, and the advantages."""
+        config = self.config
+        prompts = [self.records[i]["prompt"] for i in indices]
+        self.rollout = roll_out(
+            self.policy,
+            self.tokenizer,
+            prompts,
+            n=config.completions,
+            max_new_tokens=config.max_new_tokens,
+            decoding=Decoding(config.temperature),
+            seed=config.seed * 1_000_003 + number,
+            batch_size=config.rollout_batch,
+        )
+        batch = self.rollout.batch(self.pad)
+        batch["old_logps"] = batch.pop("logps")
+        del batch["plain_logps"]
+        batch["scores"] = self.scores(self.rollout)
+        batch["ref_logps"] = self.reference_logps(batch)
+        batch["kl"] = (batch["old_logps"] - batch["ref_logps"]).sum(dim=1)  # k1 of each completion, nats
+        found, metrics = self.advantages(batch)
+        self.of_rollout = self.rollout_metrics(batch) | metrics
+        return batch | found
+
+    def scores(self, rollout: Rollout) -> Tensor:
+        """(B,) the reward of each completion, less the penalty of those that were cut off.
+
+        Raises:
+            TrainingError: if the reward function raises, or gives another shape or a value that is not finite.
+        """
+        completions = [
+            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+            for prompt, text in zip(rollout.prompts, rollout.texts, strict=True)
+        ]
+        try:
+            scores = self.reward(rollout.prompts, completions)
+        except Exception as error:
+            raise TrainingError(f"the reward function failed: {error!r}. The weights are kept") from error
+        scores = torch.as_tensor(scores, dtype=torch.float32, device="cpu").detach()
+        if scores.shape != (len(rollout),):
+            raise TrainingError(
+                f"the reward function gave shape {tuple(scores.shape)} for {len(rollout)} completions; it must give "
+                "one number for each, shape (B,). The weights are kept"
+            )
+        if not scores.isfinite().all():
+            row = int((~scores.isfinite()).nonzero()[0, 0])
+            raise TrainingError(
+                f"the reward function gave {scores[row].item()} for the prompt {rollout.prompts[row]!r:.200} and the "
+                f"completion {rollout.texts[row]!r:.200}. The weights are kept"
+            )
+        return scores - self.config.missing_end_penalty * (~rollout.ended).float()
+
+    @torch.no_grad()
+    def reference_logps(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B, T) the reference's log-probabilities of the rollout's tokens; the policy's own where there is none."""
+        if self.reference is None:
+            return batch["old_logps"].clone()
+        with self.reference.scoring(self.policy) as scorer, evaluating(scorer):
+            return self.in_parts(lambda part: self.logps(scorer, part), batch)
+
+    def logps(self, model, batch: dict[str, Tensor]) -> Tensor:
+        """(B, T) log-probabilities of the completions' tokens under the distribution that was drawn from."""
+        inputs, config = (batch[name] for name in READ), self.config
+        return completion_logps(model, *inputs, temperature=config.temperature, chunk_size=config.chunk_size)[0]
+
+    def in_parts(self, function: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor]) -> Tensor:
+        """`function` of a batch, so many rows at a time."""
+        size, rows = self.config.rollout_batch, len(batch["input_ids"])
+        device = next(self.policy.parameters()).device
+        parts = [{n: batch[n][i : i + size].to(device) for n in READ} for i in range(0, rows, size)]
+        return torch.cat([function(part).cpu() for part in parts])
+
+    @abstractmethod
+    def advantages(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What a method computes of a rollout before the first update on it, and metrics of that."""
+
+    def rollout_metrics(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """Means over completions of what the rollout showed, under the names that TRL gave them."""
+        lengths = batch["completion_mask"].sum(dim=1).float()
+        entropy = -(batch["old_logps"].sum(dim=1))
+        return {
+            "objective/scores": batch["scores"].mean().item(),
+            "objective/kl": batch["kl"].mean().item(),
+            "objective/entropy": entropy.mean().item(),
+            "objective/rlhf_reward": (batch["scores"] - self.kl_coefficient * batch["kl"]).mean().item(),
+            "val/length": lengths.mean().item(),
+        }
+
+    def update_metrics(self, logps: Tensor, batch: dict[str, Tensor], clip_range: float) -> dict[str, float]:
+        """How far the policy has come since the rollout, means over real tokens; it may end the rollout's use."""
+        mask = batch["completion_mask"]
+        log_ratio = (logps.detach() - batch["old_logps"])[mask]
+        ratio = log_ratio.exp()
+        moved = kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3").mean().item()
+        if self.config.stop_at_kl is not None and moved > self.config.stop_at_kl and self._batches:
+            self._batches.drop_the_rest()
+        return {
+            "policy/approxkl_avg": moved,
+            "policy/clipfrac_avg": ((ratio - 1).abs() > clip_range).float().mean().item(),
+            "val/ratio": ratio.mean().item(),
+            "val/ratio_max": ratio.max().item(),
+        }
+
+    def state_dict(self) -> dict:
+        return {"kl_coefficient": self.kl_coefficient, "of_rollout": self.of_rollout}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.kl_coefficient, self.of_rollout = state["kl_coefficient"], dict(state["of_rollout"])

@@ -1,0 +1,132 @@
+"""Proximal policy optimisation on a language model: actor, critic, reward and reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from course_lib.logprobs import evaluating
+from course_lib.losses import (
+    generalized_advantage_estimate,
+    kl_estimate,
+    kl_shaped_rewards,
+    ppo_policy_loss,
+    ppo_value_loss,
+    whiten,
+)
+from course_lib.models import critic_of
+from course_lib.trainers.config import count, flag, number, one_of, optional, setting
+from course_lib.trainers.online import OnlineConfig, OnlineTrainer
+
+
+@dataclass
+class PPOConfig(OnlineConfig):
+    """Settings of PPO; each is a detail of the method that can be switched off or changed alone."""
+
+    batch_size: int = setting(
+        24, count(), "completions of an optimiser step: a rollout is cut into so large minibatches"
+    )
+    gamma: float = setting(1.0, number(least=0, most=1), "discount of later rewards")
+    lam: float = setting(0.95, number(least=0, most=1), "bias (0) against variance (1) of advantages")
+    clip_range: float = setting(0.2, number(above=0, most=1), "how far a token's probability ratio counts")
+    value_clip_range: float = setting(
+        0.9, number(above=0, most=1), "how far a value moves on one rollout, reward units"
+    )
+    value_coefficient: float = setting(0.5, number(above=0), "weight of the critic's loss")
+    critic_learning_rate: float | None = setting(None, optional(number(above=0)), "None: five times the policy's")
+    critic_warmup: int = setting(0, count(0), "rollouts in which the critic alone learns")
+    kl_in: str = setting("reward", one_of("reward", "loss"), "where distance from the reference is paid for")
+    target_kl: float | None = setting(
+        None,
+        optional(number(above=0)),
+        "nats per completion that the price of distance is steered to; None: fixed price",
+    )
+    kl_horizon: int = setting(10_000, count(), "completions over which the price is steered")
+    whiten_advantages: bool = setting(True, flag, "advantages of a rollout get mean 0 and variance 1")
+    whiten_rewards: bool = setting(False, flag, "rewards of a rollout get variance 1")
+
+
+class PPOTrainer(OnlineTrainer):
+    """`PPOTrainer(policy, tokenizer, [{"prompt"}], PPOConfig(), reward=reward_function).train()`.
+
+    Args:
+        critic: a model `(input_ids, attention_mask)` to values (B, T) before each token; else `critic_of(policy)`.
+
+    Each rollout is drawn, scored and judged by the critic once, then gone through in minibatches. Metrics have TRL's
+    former names: `objective/scores`, `objective/kl`, `policy/clipfrac_avg`, `loss/value_avg`, ...
+    """
+
+    config_class = PPOConfig
+    config: PPOConfig
+
+    def __init__(self, policy, tokenizer, records: Sequence[dict], config: PPOConfig | None = None, *, reward,
+                 reference="auto", critic: torch.nn.Module | None = None):  # fmt: skip
+        super().__init__(policy, tokenizer, records, config, reward=reward, reference=reference)
+        self.critic = critic_of(policy) if critic is None else critic
+
+    def trained(self) -> dict[str, torch.nn.Module]:
+        return {"policy": self.policy, "critic": self.critic}
+
+    def learning_rate_of(self, name: str) -> float:
+        own = self.config.critic_learning_rate
+        rate = self.config.learning_rate
+        return rate if name == "policy" else 5 * rate if own is None else own
+
+    def advantages(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        config, mask = self.config, batch["completion_mask"]
+        with torch.no_grad(), evaluating(self.critic):
+            values = self.in_parts(lambda part: self.critic(part["input_ids"], part["attention_mask"]), batch)
+        values = values.masked_fill(~mask, 0.0)
+        price = self.kl_coefficient if config.kl_in == "reward" else 0.0
+        rewards = kl_shaped_rewards(
+            batch["scores"], batch["old_logps"], batch["ref_logps"], mask,
+            kl_coefficient=price, estimator=config.kl_estimator,
+        )  # fmt: skip
+        if config.whiten_rewards:
+            rewards = whiten(rewards, mask, shift_mean=False)
+        advantages, returns = generalized_advantage_estimate(rewards, values, mask, gamma=config.gamma, lam=config.lam)
+        explained = 1 - _variance((returns - values)[mask]) / _variance(returns[mask])
+        found = {"old_values": values, "returns": returns, "advantages": advantages}
+        if config.whiten_advantages:
+            found["advantages"] = whiten(advantages, mask)
+        warming = self._batches is not None and self._batches.round < config.critic_warmup
+        metrics = {
+            "val/explained_variance": explained,
+            "objective/kl_coefficient": self.kl_coefficient,
+            "policy/learns": float(not warming),
+        }
+        self._steer(batch["kl"])
+        return found, metrics
+
+    def loss(self, policy, critic, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        config, mask = self.config, batch["completion_mask"]
+        logps = self.logps(policy, batch)
+        policy_loss = ppo_policy_loss(
+            logps, batch["old_logps"], batch["advantages"], mask, clip_range=config.clip_range, reduction="sum"
+        )
+        values = critic(batch["input_ids"], batch["attention_mask"])
+        value_loss = ppo_value_loss(
+            values, batch["old_values"], batch["returns"], mask, clip_range=config.value_clip_range, reduction="sum"
+        )
+        loss = self.of_rollout["policy/learns"] * policy_loss + config.value_coefficient * value_loss
+        if config.kl_in == "loss" and self.kl_coefficient:
+            inside = [t.masked_fill(~mask, 0.0) for t in (logps, batch["ref_logps"])]
+            loss = loss + self.kl_coefficient * kl_estimate(*inside, estimator=config.kl_estimator).sum()
+        tokens = int(mask.sum())
+        metrics = {"loss/policy_avg": policy_loss.item() / tokens, "loss/value_avg": value_loss.item() / tokens}
+        moved = (values.detach() - batch["old_values"]).abs()[mask] > config.value_clip_range
+        metrics["val/clipfrac_avg"] = moved.float().mean().item()
+        return loss, metrics | self.update_metrics(logps, batch, config.clip_range) | self.of_rollout
+
+    def _steer(self, kl: Tensor) -> None:
+        """Ziegler et al. 2019: the price rises by up to a fifth of n / horizon while KL is above its target."""
+        if self.config.target_kl is not None:
+            error = max(-0.2, min(0.2, kl.mean().item() / self.config.target_kl - 1))
+            self.kl_coefficient *= 1 + error * len(kl) / self.config.kl_horizon
+
+
+def _variance(values: Tensor) -> float:
+    return max(values.float().var(correction=0).item(), 1e-12)

@@ -1,0 +1,92 @@
+"""Where an online run's batches come from: rollouts of a few prompts, dealt out several times in minibatches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from torch import Tensor
+
+from course_lib.data import even_parts
+
+
+class RolloutBatches:
+    """Minibatches of one rollout after another; it knows its place, in the middle of a rollout too.
+
+    Args:
+        prompts: how many there are.
+        collect: `(round, prompt indices)` to the tensors of a rollout, (B, T) or (B,) each.
+        prompts_per_rollout: prompts that are rolled out together; the last of a pass may be fewer.
+        completions: completions of each prompt.
+        batch_size: completions of an optimiser step.
+        update_epochs: how often a rollout is gone through.
+        accumulation: micro-batches of a minibatch.
+        seed: of the order of prompts and minibatches.
+    """
+
+    def __init__(
+        self,
+        prompts: int,
+        collect: Callable[[int, list[int]], dict[str, Tensor]],
+        *,
+        prompts_per_rollout: int,
+        completions: int,
+        batch_size: int,
+        update_epochs: int,
+        accumulation: int,
+        seed: int,
+    ):
+        self.prompts, self.collect, self.seed = prompts, collect, seed
+        self.per_rollout = min(prompts_per_rollout, prompts)
+        self.completions, self.batch_size = completions, batch_size
+        self.update_epochs, self.accumulation = update_epochs, accumulation
+        self.round, self.rollout, self.queue = 0, {}, []
+
+    @property
+    def rounds(self) -> int:
+        """Rollouts in a pass over the prompts."""
+        return -(-self.prompts // self.per_rollout)
+
+    def __len__(self) -> int:
+        """Optimiser steps in a pass over the prompts."""
+        return self.rounds * self.update_epochs * len(self._cut(list(range(self.per_rollout * self.completions))))
+
+    def take(self) -> list[dict[str, Tensor]]:
+        """The next minibatch, as micro-batches."""
+        if not self.queue:
+            self.rollout = self.collect(self.round, self._asked(self.round))
+            rows = len(self.rollout["input_ids"])
+            for epoch in range(self.update_epochs):
+                self.queue += self._cut(self._shuffled(range(rows), f"{self.round}-{epoch}"))
+            self.round += 1
+        rows = self.queue.pop(0)
+        return [self._rows(part) for part in even_parts(rows, self.accumulation)]
+
+    def drop_the_rest(self) -> None:
+        """Go on with a new rollout."""
+        self.queue = []
+
+    def state_dict(self) -> dict:
+        return {"round": self.round, "queue": self.queue, "rollout": self.rollout}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.round, self.queue, self.rollout = state["round"], [list(rows) for rows in state["queue"]], state["rollout"]
+
+    def _asked(self, number: int) -> list[int]:
+        """Indices of the prompts of a round: every prompt once in each pass."""
+        order = self._shuffled(range(self.prompts), f"pass-{number // self.rounds}")
+        start = number % self.rounds * self.per_rollout
+        return (order + order)[start : start + self.per_rollout]
+
+    def _shuffled(self, items, name: str) -> list[int]:
+        return random.Random(f"{self.seed}-{name}").sample(list(items), len(items))
+
+    def _cut(self, rows: list[int]) -> list[list[int]]:
+        return even_parts(rows, max(1, round(len(rows) / self.batch_size)))
+
+    def _rows(self, rows: list[int]) -> dict[str, Tensor]:
+        """Some rows of the rollout, without columns that are padding in all of them."""
+        picked = {name: tensor[rows] for name, tensor in self.rollout.items()}
+        used = picked["attention_mask"].bool().any(dim=0).nonzero()[:, 0]
+        first, last = used[0], used[-1] + 1
+        return {name: t[:, first:last] if t.dim() == 2 else t for name, t in picked.items()}

@@ -1,0 +1,295 @@
+"""PPO, RLOO and GRPO: what they find where the optimum is known, and what they hold themselves to."""
+
+import copy
+import math
+
+import pytest
+import torch
+from conftest import tiny_llama
+from test_trainers import QUIET, weights
+
+from course_lib import world
+from course_lib.losses import generalized_advantage_estimate, kl_shaped_rewards, whiten
+from course_lib.models import Critic, critic_of
+from course_lib.trainers import (
+    GroupConfig,
+    GroupTrainer,
+    OnlineConfig,
+    OnlineTrainer,
+    Part,
+    PPOConfig,
+    PPOTrainer,
+    TrainingError,
+)
+from course_lib.trainers.rollout_batches import RolloutBatches
+
+PROMPTS = [{"prompt": prompt} for prompt in world.prompts("train", 12)]
+SMALL = {"max_new_tokens": 5, "learning_rate": 1e-3, "prompts_per_rollout": 6, "log_every": 1}
+
+
+def length_of(prompts, completions):
+    """A reward that anything can learn: few words."""
+    return torch.tensor([-float(len(c[0]["content"].split())) for c in completions])
+
+
+def make(kind, tokenizer, reward=length_of, model=None, records=None, **options):
+    policy = model or tiny_llama(len(tokenizer))
+    quiet = {k: v for k, v in QUIET.items() if k != "batch_size"}
+    if kind == "ppo":
+        options.pop("scale_by_std", None)
+        config = PPOConfig(**quiet | SMALL | {"batch_size": 3} | options)
+        return PPOTrainer(policy, tokenizer, records or PROMPTS, config, reward=reward)
+    config = GroupConfig(**quiet | SMALL | {"loss": kind, "completions": 3, "batch_size": 9} | options)
+    return GroupTrainer(policy, tokenizer, records or PROMPTS, config, reward=reward)
+
+
+@pytest.mark.parametrize("kind", ["ppo", "rloo", "grpo"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_ratio_is_one_before_the_first_update(kind, temperature, tokenizer):
+    model = tiny_llama(len(tokenizer))
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    trainer = make(kind, tokenizer, model=model, temperature=temperature)
+    first = trainer.train().rows[0]
+    assert first["val/ratio"] == pytest.approx(1, abs=1e-4) and first["val/ratio_max"] == pytest.approx(1, abs=1e-4)
+    assert first["objective/kl"] == pytest.approx(0, abs=1e-3) and first["policy/clipfrac_avg"] == 0
+
+
+def early(prompts, completions):
+    """The share of words that begin before the letter n."""
+    words = [c[0]["content"].split() or ["z"] for c in completions]
+    return torch.tensor([sum(word < "n" for word in reply) / len(reply) for reply in words])
+
+
+@pytest.mark.parametrize("kind", ["ppo", "rloo", "grpo"])
+def test_a_run_learns_what_is_rewarded(kind, tokenizer):
+    options = {"epochs": 15, "update_epochs": 2, "kl_coefficient": 0.0, "learning_rate": 1e-2, "batch_size": 6}
+    rows = make(kind, tokenizer, reward=early, **options).train().rows
+    scores = [row["objective/scores"] for row in rows]
+    assert sum(scores[-4:]) / 4 > sum(scores[:4]) / 4 + 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ppo", "rloo", "grpo"])
+def test_the_known_optimum_of_a_bandit_is_found(kind, tokenizer):
+    """One token, two arms (words before the letter n, and the others): pi* gives an arm q e^(r/beta) / Z."""
+    records, model, beta = PROMPTS[:1] * 64, tiny_llama(len(tokenizer)), 0.7
+    ids = torch.tensor([tokenizer.apply_chat_template(records[0]["prompt"], add_generation_prompt=True)["input_ids"]])
+    words = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], skip_special_tokens=True)
+    arm = early(None, [[{"content": word}] for word in words]) == 1
+
+    def share():
+        with torch.no_grad():
+            return model(ids).logits[0, -1].softmax(-1)[arm].sum().item()
+
+    before = share()
+    best = before * math.exp(1 / beta) / (before * math.exp(1 / beta) + 1 - before)
+    trainer = make(kind, tokenizer, reward=early, model=model, records=records, epochs=120, max_new_tokens=1,
+                   prompts_per_rollout=64, batch_size=64 if kind == "ppo" else 192, kl_coefficient=beta,
+                   learning_rate=4e-3, schedule="linear", scale_by_std=False)  # fmt: skip
+    trainer.train()
+    assert before < 0.7 and share() == pytest.approx(best, abs=0.06)
+
+
+def test_advantages_are_those_of_a_loop_over_each_row_alone(tokenizer):
+    trainer = make("ppo", tokenizer, gamma=0.9, lam=0.8, whiten_advantages=False, kl_coefficient=0.3)
+    batch = trainer.collect(0, [0, 1, 2])
+    for i, length in enumerate(batch["completion_mask"].sum(1).tolist()):
+        mask = batch["completion_mask"][i]
+        logps, ref, values = (batch[name][i][mask] for name in ("old_logps", "ref_logps", "old_values"))
+        rewards = -0.3 * (logps - ref)
+        rewards[-1] += batch["scores"][i]
+        following = torch.cat([values[1:], torch.zeros(1)])
+        deltas = rewards + 0.9 * following - values
+        alone = [sum(0.72 ** (k - t) * deltas[k] for k in range(t, length)) for t in range(length)]
+        torch.testing.assert_close(batch["advantages"][i][mask], torch.stack(alone))
+        assert not batch["advantages"][i][~mask].any()
+
+
+def test_the_score_sits_on_the_last_token_and_shaped_rewards_sum_to_score_less_kl(tokenizer):
+    batch = make("ppo", tokenizer).collect(0, [0, 1, 2, 3])
+    shaped = kl_shaped_rewards(batch["scores"], batch["old_logps"], batch["ref_logps"], batch["completion_mask"],
+                               kl_coefficient=0.2)  # fmt: skip
+    torch.testing.assert_close(shaped.sum(1), batch["scores"] - 0.2 * batch["kl"], atol=1e-5, rtol=1e-5)
+    free = kl_shaped_rewards(batch["scores"], batch["old_logps"], batch["ref_logps"], batch["completion_mask"],
+                             kl_coefficient=0.0)  # fmt: skip
+    last = batch["completion_mask"].float().cumsum(1).argmax(1)
+    assert torch.equal(free.abs().argmax(1), last)
+
+
+def test_advantages_are_whitened_over_the_whole_rollout(tokenizer):
+    batch = make("ppo", tokenizer).collect(0, list(range(6)))
+    inside = batch["advantages"][batch["completion_mask"]]
+    assert inside.mean().item() == pytest.approx(0, abs=1e-5) and inside.var().item() == pytest.approx(1, abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["ppo", "rloo", "grpo"])
+def test_micro_batches_change_no_gradient(kind, tokenizer):
+    class Gradients(Part):
+        def before_update(self, run):
+            self.found = torch.cat([p.grad.flatten() for p in run.parameters()])
+            raise KeyboardInterrupt
+
+    found = []
+    for accumulation in (1, 3):
+        part = Gradients()
+        with pytest.raises(KeyboardInterrupt):
+            make(kind, tokenizer, reward=early, accumulation=accumulation).train(parts=[part])
+        found.append(part.found)
+    assert found[0].abs().max() > 1e-3
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ppo", "rloo"])
+def test_a_run_resumes_in_the_middle_of_a_rollout(kind, tokenizer, tmp_path):
+    class Die(Part):
+        def before_update(self, run):
+            if run.step == 5:
+                raise KeyboardInterrupt
+
+    options = {"epochs": 2, "update_epochs": 2, "checkpoint_every": 1, "target_kl": 1.0} if kind == "ppo" else {
+        "epochs": 4, "update_epochs": 2, "checkpoint_every": 1}  # fmt: skip
+    whole = make(kind, tokenizer, **options)
+    history = whole.train()
+    with pytest.raises(KeyboardInterrupt):
+        make(kind, tokenizer, checkpoint_folder=tmp_path, **options).train(parts=[Die()])
+    resumed = make(kind, tokenizer, checkpoint_folder=tmp_path, **options)
+    again = resumed.train(resume=True)
+    assert torch.equal(weights(resumed.policy), weights(whole.policy)) and again.rows == history.rows
+    assert resumed.kl_coefficient == whole.kl_coefficient
+
+
+def test_a_group_of_equal_rewards_has_no_advantage(tokenizer):
+    for kind in ("rloo", "grpo"):
+        trainer = make(kind, tokenizer, reward=lambda p, c: torch.full((len(p),), 0.35), kl_coefficient=0.0)
+        batch = trainer.collect(0, [0, 1])
+        assert not batch["advantages"].any() and trainer.of_rollout["groups/all_equal"] == 1
+
+
+def test_rloo_advantages_of_a_group_sum_to_nothing_with_the_kl_in_the_reward(tokenizer):
+    trainer = make("rloo", tokenizer, kl_coefficient=0.4)
+    batch = trainer.collect(0, [0, 1, 2])
+    groups = batch["advantages"].view(3, 3)
+    torch.testing.assert_close(groups.sum(1), torch.zeros(3), atol=1e-5, rtol=0)
+    rewards = (batch["scores"] - 0.4 * batch["kl"]).view(3, 3)
+    torch.testing.assert_close(groups[:, 0], rewards[:, 0] - rewards[:, 1:].mean(1))
+
+
+@pytest.mark.parametrize(("normalise", "weight"), [("completion", "own"), ("token", "all"), ("constant", "fixed")])
+def test_each_normalisation_weighs_tokens_as_its_paper_says(normalise, weight, tokenizer):
+    trainer = make("grpo", tokenizer, normalise=normalise, kl_coefficient=0.0)
+    batch = trainer.collect(0, [0, 1])
+    loss, _ = trainer.loss(trainer.policy, batch)
+    mean = loss.item() / trainer.terms(batch)
+    lengths, advantages = batch["completion_mask"].sum(1).float(), batch["advantages"]
+    per_token = {"own": 1 / lengths / len(lengths), "all": torch.full_like(lengths, 1 / lengths.sum()),
+                 "fixed": torch.full_like(lengths, 1 / 5 / len(lengths))}[weight]  # fmt: skip
+    assert mean == pytest.approx(-(advantages * lengths * per_token).sum().item(), abs=1e-5)
+
+
+def test_the_price_of_distance_is_steered_to_its_target(tokenizer):
+    trainer = make("ppo", tokenizer, target_kl=1.0, kl_horizon=100, kl_coefficient=0.1)
+    trainer._steer(torch.full((10,), 9.0))
+    assert trainer.kl_coefficient == pytest.approx(0.1 * 1.02)
+    trainer._steer(torch.full((10,), 0.9))
+    assert trainer.kl_coefficient == pytest.approx(0.1 * 1.02 * 0.99)
+
+
+def test_a_completion_that_is_cut_off_pays_once(tokenizer):
+    trainer = make("ppo", tokenizer, reward=lambda p, c: torch.zeros(len(p)), missing_end_penalty=2.0)
+    batch = trainer.collect(0, [0, 1, 2, 3])
+    assert torch.equal(batch["scores"], -2.0 * (~trainer.rollout.ended).float()) and (~trainer.rollout.ended).any()
+
+
+def test_a_critic_warms_up_while_the_policy_waits(tokenizer):
+    trainer = make("ppo", tokenizer, critic_warmup=2, prompts_per_rollout=6)
+    before, critic = weights(trainer.policy).clone(), weights(trainer.critic).clone()
+    trainer.train()
+    assert torch.equal(weights(trainer.policy), before) and not torch.equal(weights(trainer.critic), critic)
+
+
+def test_a_rollout_is_dropped_once_the_policy_is_too_far(tokenizer):
+    far = make("ppo", tokenizer, stop_at_kl=1e-9, update_epochs=4, learning_rate=1e-2).train().rows
+    near = make("ppo", tokenizer, update_epochs=4, learning_rate=1e-2).train().rows
+    assert len({row["objective/scores"] for row in far}) > len({row["objective/scores"] for row in near})
+
+
+def test_without_a_price_no_reference_is_held(tokenizer):
+    assert make("ppo", tokenizer, kl_coefficient=0.0).reference is None
+    assert make("ppo", tokenizer).reference.frozen is not None
+
+
+def test_a_reference_may_be_another_model_but_not_a_precomputed_one(tokenizer):
+    policy, other = tiny_llama(len(tokenizer)), tiny_llama(len(tokenizer))
+    config = OnlineConfig(kl_coefficient=0.1)
+    trainer = PPOTrainer(policy, tokenizer, PROMPTS, PPOConfig(), reward=length_of, reference=other)
+    assert trainer.reference.frozen is other and not any(p.requires_grad for p in other.parameters())
+    with pytest.raises(ValueError, match="scores new samples"):
+        PPOTrainer(policy, tokenizer, PROMPTS, PPOConfig(), reward=length_of, reference="precomputed")
+    assert issubclass(PPOTrainer, OnlineTrainer) and config.completions == 1
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (lambda p, c: torch.zeros(len(p), 2), "one number for each"),
+        (lambda p, c: torch.full((len(p),), float("nan")), "nan for the prompt"),
+        (lambda p, c: 1 / 0, "the reward function failed"),
+    ],
+)
+def test_a_reward_function_that_fails_is_named_and_the_weights_stay(reward, message, tokenizer):
+    trainer = make("ppo", tokenizer, reward=reward)
+    before = weights(trainer.policy).clone()
+    with pytest.raises(TrainingError, match=message):
+        trainer.train()
+    assert torch.equal(weights(trainer.policy), before)
+
+
+def test_a_critic_begins_at_nothing_and_values_stand_before_their_token(tokenizer):
+    policy = tiny_llama(len(tokenizer))
+    critic = critic_of(policy)
+    ids = torch.randint(6, 90, (2, 7))
+    assert isinstance(critic, Critic) and not critic(ids, torch.ones_like(ids)).any()
+    torch.nn.init.ones_(critic.head.weight)
+    values = critic(ids, torch.ones_like(ids))
+    changed = ids.clone()
+    changed[:, 4] = 5
+    other = critic(changed, torch.ones_like(ids))
+    assert torch.allclose(values[:, :5], other[:, :5]) and not torch.allclose(values[:, 5], other[:, 5])
+    padded = torch.cat([torch.zeros(2, 3, dtype=torch.long), ids], 1), torch.tensor([[0] * 3 + [1] * 7] * 2)
+    torch.testing.assert_close(critic(*padded)[:, 4:], values[:, 1:], atol=1e-5, rtol=1e-5)
+    before = copy.deepcopy(weights(policy))
+    critic.body.requires_grad_(True)
+    assert torch.equal(weights(policy), before)
+
+
+def test_prompts_come_once_a_pass_and_minibatches_are_dealt_from_each_rollout():
+    seen = []
+
+    def collect(number, indices):
+        seen.append(indices)
+        rows = torch.arange(2 * len(indices))
+        return {"input_ids": rows[:, None], "attention_mask": torch.ones(len(rows), 1), "scores": rows.float()}
+
+    batches = RolloutBatches(10, collect, prompts_per_rollout=5, completions=2, batch_size=4, update_epochs=2,
+                             accumulation=2, seed=0)  # fmt: skip
+    assert len(batches) == 2 * 2 * 2
+    taken = [batches.take() for _ in range(len(batches))]
+    assert sorted(sum(seen, [])) == list(range(10)) and all(len(parts) == 2 for parts in taken)
+    first_epoch = torch.cat([part["scores"] for parts in taken[:2] for part in parts])
+    assert sorted(first_epoch.tolist()) == list(range(10))
+    batches.take()
+    batches.drop_the_rest()
+    batches.take()
+    assert len(seen) == 4
+
+
+def test_padding_changes_no_advantage():
+    rewards, values = torch.randn(2, 4), torch.randn(2, 4)
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    plain, _ = generalized_advantage_estimate(rewards, values, mask)
+    wide = [torch.cat([torch.full((2, 2), 9.0), t, torch.full((2, 3), 9.0)], 1) for t in (rewards, values)]
+    wider = torch.cat([torch.zeros(2, 2), mask.float(), torch.zeros(2, 3)], 1).bool()
+    padded, _ = generalized_advantage_estimate(*wide, wider)
+    torch.testing.assert_close(padded[:, 2:6], plain)
+    torch.testing.assert_close(whiten(padded, wider)[:, 2:6], whiten(plain, mask))
