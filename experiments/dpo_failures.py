@@ -50,7 +50,7 @@ def main() -> None:
         for arm in arms.values():
             if "reference" in arm:
                 arm["reference"] = base
-        show = {"prompts": 500, "draws": 1, "unseen": ["act"]}
+        show = {"prompts": 500, "draws": 1, "knows": False, "unseen": ["act"]}
         found = measured(arms, sft, sft, tokenizer, seed, **show)
         start = describe(sft, sft, tokenizer, **show)
         add_seed("dpo_failures", {"seed": seed, "sft": start} | found, to_earlier=True)

@@ -36,6 +36,7 @@ ARMS = {
     "noisy": ("dpo", "robust", "ipo", "kto", "simpo"),
     "long": ("dpo", "dpo-mean", "simpo", "length-dpo"),
 }
+SHOW = {"prompts": 500, "draws": 1, "knows": False}
 METHODS = sorted({method for methods in ARMS.values() for method in methods})
 
 
@@ -46,10 +47,10 @@ def main() -> None:
     options = parser.parse_args()
     for seed in options.seeds:
         _, sft, tokenizer = base_and_sft(seed)
-        result = {"seed": seed, "sft": describe(sft, sft, tokenizer, prompts=500)}
+        result = {"seed": seed, "sft": describe(sft, sft, tokenizer, **SHOW)}
         for name, methods in ARMS.items():
             arms = {m: arm(m, LABELS[name]) for m in methods if m in options.methods}
-            result[name] = measured(arms, sft, sft, tokenizer, seed, label=name, prompts=500)
+            result[name] = measured(arms, sft, sft, tokenizer, seed, label=name, **SHOW)
         add_seed("family", result, to_earlier=True)
 
 
