@@ -13,7 +13,7 @@ import argparse
 
 import torch
 from arms import measured
-from measures import describe
+from measures import DRAWS, describe
 from results_io import add_seed
 from seed_models import base_and_sft
 
@@ -52,7 +52,7 @@ def main() -> None:
                 arm["reference"] = base
         show = {"prompts": 500, "draws": 1, "knows": False, "unseen": ["act"]}
         found = measured(arms, sft, sft, tokenizer, seed, **show)
-        start = describe(sft, sft, tokenizer, **show)
+        start = describe(sft, sft, tokenizer, **show | {"draws": DRAWS})
         add_seed("dpo_failures", {"seed": seed, "sft": start} | found, to_earlier=True)
 
 

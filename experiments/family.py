@@ -18,7 +18,7 @@ import argparse
 
 import torch
 from arms import measured
-from measures import describe
+from measures import DRAWS, describe
 from results_io import add_seed
 from seed_models import base_and_sft
 
@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     for seed in options.seeds:
         _, sft, tokenizer = base_and_sft(seed)
-        result = {"seed": seed, "sft": describe(sft, sft, tokenizer, **SHOW)}
+        result = {"seed": seed, "sft": describe(sft, sft, tokenizer, **SHOW | {"draws": DRAWS})}
         for name, methods in ARMS.items():
             arms = {m: arm(m, LABELS[name]) for m in methods if m in options.methods}
             result[name] = measured(arms, sft, sft, tokenizer, seed, label=name, **SHOW)
