@@ -27,7 +27,6 @@ ARMS = {
     "good": {},
     "beta 0.01": {"beta": 0.01},
     "beta 1": {"beta": 1.0},
-    "rate / 10": {"learning_rate": RATE / 10},
     "rate x 10": {"learning_rate": RATE * 10},
     "base as reference": {"reference": "base"},
     "few": FEW,

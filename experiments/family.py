@@ -5,8 +5,7 @@ python experiments/family.py --methods orpo         these alone, added to what w
 
 Every arm starts from the seed's SFT model and has the setting that did best on the tuning seeds with clean labels
 (`tuning.py`); the same is used under noise, as one would not know. Variants of DPO use DPO's. What no one would know in
-practice is given to those that ask for it: robust DPO gets the true share of flipped labels, length-DPO the
-true liking for length. KTO gets a thumb for each reply.
+practice is given to those that ask for it: length-DPO gets the true liking for length. KTO gets a thumb for each reply.
 
 "dpo-mean" is DPO on means over tokens, at ten times the beta, about the tokens of a reply: it differs from "dpo" in the
 normalisation alone, where SimPO differs in reference, margin and setting too.
@@ -27,13 +26,12 @@ from course_lib.lessons.settings import LENGTH_BIAS, TUNED
 NOISE = 0.3
 VARIANTS = {  # what a method adds to its tuned setting
     "dpo-mean": {"method": "dpo", "average": True, "beta": 10 * TUNED["dpo"]["beta"]},
-    "robust": {"method": "robust", "label_smoothing": NOISE},
     "length-dpo": {"method": "length-dpo", "length_penalty": LENGTH_BIAS},
 }
 LABELS = {"clean": {}, "noisy": {"label_noise": NOISE}, "long": {"length_bias": LENGTH_BIAS}}
 ARMS = {
     "clean": ("dpo", "dpo-mean", "ipo", "kto", "simpo"),
-    "noisy": ("dpo", "robust", "ipo", "kto", "simpo"),
+    "noisy": ("dpo", "ipo", "kto", "simpo"),
     "long": ("dpo", "dpo-mean", "simpo", "length-dpo"),
 }
 SHOW = {"prompts": 500, "draws": 1, "knows": False}
