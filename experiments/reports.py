@@ -97,6 +97,7 @@ ARMS = {
     "sft": "SFT",
     "cloned": "SFT, then SFT on the chosen replies",
     "dpo": "DPO",
+    "dpo_fast": "DPO at the rate tuned on half the pairs",
     "dpo_shuffled": "DPO on shuffled labels",
     "dpo_from_base": "DPO from the base model",
 }
