@@ -1,7 +1,7 @@
 """An arm: a policy trained one way on one seed's data. Every experiment names its arms as changes of one DPO run.
 
-An arm is trained with two orders of batches (training seeds 10 * seed and 10 * seed + 1), and its figures are means; where
-that costs too much, with the first alone.
+An arm is trained with two orders of batches (training seeds 10 * seed and 10 * seed + 1), and its figures are means;
+where that costs too much, with the first alone.
 """
 
 from __future__ import annotations
