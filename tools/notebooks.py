@@ -132,8 +132,8 @@ def faults(path: Path) -> list[str]:
     images = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
     if silent := sum("image/png" not in image.metadata for image in images):
         found.append(f"lacks alternative text on {silent} of {len(images)} images: call figures.use_style(), run again")
-    if not any(CHECKED in cell.metadata.get("tags", []) or "NBVAL_CHECK_OUTPUT" in cell.source for cell in code):
-        found.append(f"has no cell tagged {CHECKED} (or marked # NBVAL_CHECK_OUTPUT): its outputs are never compared")
+    if not any(CHECKED in cell.metadata.get("tags", []) for cell in code):
+        found.append(f"has no cell tagged {CHECKED}: its outputs are never compared")
     measured = notebook.metadata.get("course")
     if not measured or _measured_text(measured) not in notebook.cells[0].source:
         found.append("does not show its measured budget in the first cell")
