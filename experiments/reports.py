@@ -23,9 +23,9 @@ typed nowhere. Under each theme those that are decided come first, and those tha
 - **open**: the runs allow both.
 
 Claims about runs are decided by one rule, which was written down before the runs
-([protocol](experiments/protocol.md)): five seeds, each with its own pre-training, two orders of batches each, an
-interval that allows for all contrasts of an experiment, and a difference counts only if it is large enough to matter.
-The small print gives the difference with its interval, what leaving any one seed out would change, and what greedy
+([protocol](experiments/protocol.md)): seeds with their own pre-training each, an interval that allows for all contrasts
+of an experiment, and a difference counts only if it is large enough to matter. Five seeds are planned; measured so far
+are {measured}. The small print gives the difference with its interval, what leaving any one seed out would change, and what greedy
 replies say where replies drawn at temperature 1 decide.
 
 All runs are of Pocket World, with a model of 0.9 million parameters: they say what *can* happen and why, not how large
@@ -54,8 +54,10 @@ TABLE = """
 
 def ledger() -> str:
     sources = "; ".join(f"{letter} is {source}" for letter, source in SOURCES.items())
+    names = ("pocket_world", "dpo_failures", "family")
+    measured = ", ".join(f"{len(seeds(name))} of `{name}`" for name in names)
     count = len({claim.id.rstrip("ab") for claim in LEDGER})
-    return HEADER.format(count=count, sources=sources) + "".join(map(theme, THEMES))
+    return HEADER.format(count=count, sources=sources, measured=measured) + "".join(map(theme, THEMES))
 
 
 def theme(letter: str) -> str:
