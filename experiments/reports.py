@@ -25,8 +25,9 @@ typed nowhere. Under each theme those that are decided come first, and those tha
 Claims about runs are decided by one rule, which was written down before the runs
 ([protocol](experiments/protocol.md)): seeds with their own pre-training each, an interval that allows for all contrasts
 of an experiment, and a difference counts only if it is large enough to matter. Five seeds are planned; measured so far
-are {measured}. The small print gives the difference with its interval, what leaving any one seed out would change, and what greedy
-replies say where replies drawn at temperature 1 decide.
+are {measured}. The small print gives the difference with
+its interval, what leaving any one seed out would change, and what greedy replies say where replies drawn at temperature
+1 decide.
 
 All runs are of Pocket World, with a model of 0.9 million parameters: they say what *can* happen and why, not how large
 the effect is in a model of billions. Claims on memory and speed are about models of billions and are computed:
