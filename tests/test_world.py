@@ -346,7 +346,7 @@ def test_a_shortened_recipe_moves_the_right_way(test_prompts, tmp_path):
     assert evaluate_gold(model, tokenizer, test_prompts).gold.mean() > base_gold + 0.5
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    reward = recipe.train_reward(tmp_path, size=1000, progress=False)
+    reward = recipe.train_reward(tmp_path, size=2500, progress=False)
     score, pairs = learned_reward(reward, tokenizer), world.preference_records(300, split="test")
     prompts = [p["prompt"] for p in pairs]
     chosen, rejected = (score(prompts, [p[s] for p in pairs]) for s in ("chosen", "rejected"))
