@@ -1,6 +1,7 @@
 """An arm: a policy trained one way on one seed's data. Every experiment names its arms as changes of one DPO run.
 
-An arm is trained twice, with two orders of batches (training seeds 10 * seed and 10 * seed + 1); its figures are means.
+An arm is trained with two orders of batches (training seeds 10 * seed and 10 * seed + 1), and its figures are means;
+where that costs too much, with the first alone.
 """
 
 from __future__ import annotations
@@ -52,15 +53,17 @@ def train(start, tokenizer, seed: int, order: int, *, method: str = "dpo", recor
 
 
 def measured(arms: dict[str, dict], start, sft, tokenizer, seed: int, *, label: str = "", **show) -> dict[str, dict]:
-    """What `describe` says of each arm, the mean over both orders, with the first order's training curve."""
+    """What `describe` says of each arm, the mean over its orders, with the first order's training curve."""
     arms = tqdm(arms.items(), desc=f"seed {seed} {label}", mininterval=30)
     return {name: measured_arm(options, start, sft, tokenizer, seed, **show)[0] for name, options in arms}
 
 
-def measured_arm(options: dict, start, sft, tokenizer, seed: int, **show) -> tuple[dict, object]:
+def measured_arm(
+    options: dict, start, sft, tokenizer, seed: int, *, orders: int = ORDERS, **show
+) -> tuple[dict, object]:
     """The same of one arm, and the policy of the first order."""
-    began, runs = time.perf_counter(), [train(start, tokenizer, seed, order, **options) for order in range(ORDERS)]
-    seconds = round((time.perf_counter() - began) / ORDERS, 1)
+    began, runs = time.perf_counter(), [train(start, tokenizer, seed, order, **options) for order in range(orders)]
+    seconds = round((time.perf_counter() - began) / orders, 1)
     found = mean_of([describe(policy, sft, tokenizer, **show) for policy, _ in runs])
     policy, history = runs[0]
     return found | {"seconds": seconds, "curve": curve(history)}, policy

@@ -13,7 +13,7 @@ import argparse
 
 import torch
 from arms import measured
-from measures import describe
+from measures import DRAWS, describe
 from results_io import add_seed
 from seed_models import base_and_sft
 
@@ -27,7 +27,6 @@ ARMS = {
     "good": {},
     "beta 0.01": {"beta": 0.01},
     "beta 1": {"beta": 1.0},
-    "rate / 10": {"learning_rate": RATE / 10},
     "rate x 10": {"learning_rate": RATE * 10},
     "base as reference": {"reference": "base"},
     "few": FEW,
@@ -50,9 +49,9 @@ def main() -> None:
         for arm in arms.values():
             if "reference" in arm:
                 arm["reference"] = base
-        show = {"prompts": 500, "draws": 1, "unseen": ["act"]}
+        show = {"prompts": 500, "draws": 1, "knows": False, "unseen": ["act"]}
         found = measured(arms, sft, sft, tokenizer, seed, **show)
-        start = describe(sft, sft, tokenizer, **show)
+        start = describe(sft, sft, tokenizer, **show | {"draws": DRAWS})
         add_seed("dpo_failures", {"seed": seed, "sft": start} | found, to_earlier=True)
 
 

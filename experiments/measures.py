@@ -17,13 +17,15 @@ UNSEEN = ("template", "entity", "act", "skill", "composition")
 DRAWS = 2  # of one model; arms with two orders of batches have one draw of each
 
 
-def describe(policy, sft, tokenizer, *, prompts: int = 1000, draws: int = DRAWS, unseen: Sequence[str] = ()) -> dict:
+def describe(
+    policy, sft, tokenizer, *, prompts: int = 1000, draws: int = DRAWS, knows: bool = True, unseen: Sequence[str] = ()
+) -> dict:
     """A policy's gold reward, kind by kind; its distance from the SFT model; and what became of held-out pairs.
 
     `gold_sampled` is the primary outcome: the mean over draws at temperature 1. `gold` is greedy; so are `kinds`,
     `parts`, `tokens` and `repeats`. `kl` is the mean log-ratio of the first draw, nats for each reply; `distinct` the
     share of different texts in it; `chosen` and `rejected` are mean log-ratios of held-out pairs, `accuracy` the share
-    in order. `unseen` names splits that training never saw, to be reported by kind.
+    in order; `knows` are plain-text probes. `unseen` names splits that training never saw, to be reported by kind.
     """
     asked = world.prompts("test", prompts)
     greedy = evaluation.evaluate_gold(policy, tokenizer, asked)
@@ -44,8 +46,9 @@ def describe(policy, sft, tokenizer, *, prompts: int = 1000, draws: int = DRAWS,
         "rejected": rejected.mean(),
         "margin": (chosen - rejected).mean(),
         "accuracy": (chosen > rejected).float().mean(),
-        "knows": {kind: evaluation.cloze_accuracy(policy, tokenizer, kind) for kind in evaluation.PROBES},
     }
+    if knows:
+        found["knows"] = {kind: evaluation.cloze_accuracy(policy, tokenizer, kind) for kind in evaluation.PROBES}
     found["unseen"] = {split: unseen_split(policy, tokenizer, split) for split in unseen}
     return rounded(found)
 

@@ -1,6 +1,7 @@
 """Does Pocket World show what it should? Everything from pre-training on, over seeds; writes results/pocket_world.json.
 
 python experiments/pocket_world.py --seeds 0 1 2 3 4        about 25 minutes a seed on one core
+python experiments/pocket_world.py --parts lesson           these alone, added to what was measured before
 
 Checkpoints that an earlier run left in their folders are used again; remove a folder to train its model anew. What is
 measured, and how it is judged, stands in protocol.md.
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import random
-import time
 from functools import partial
 
 import torch
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from course_lib import evaluation, rewards, world
 from course_lib import shipped_models as recipe
-from course_lib.lessons.settings import DPO_PAIRS
+from course_lib.lessons.settings import DPO_PAIRS, LONG_RUN
 from course_lib.models import load_reward_model
 from course_lib.world.facts import MISCONCEPTIONS, SFT_ONLY_ENTITIES
 
@@ -37,38 +37,58 @@ TWINS += [("fact", "entity"), ("larger", "skill"), ("longer", "skill"), ("safe",
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    for seed in tqdm(parser.parse_args().seeds, desc="seeds"):
-        add_seed("pocket_world", one_seed(seed))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="run these alone")
+    options = parser.parse_args()
+    for seed in tqdm(options.seeds, desc="seeds"):
+        models = base_and_sft(seed)
+        for part in options.parts:
+            add_seed("pocket_world", {"seed": seed} | PARTS[part](seed, *models), to_earlier=True)
 
 
-def one_seed(seed: int) -> dict:
-    start = time.perf_counter()
-    base, sft, tokenizer = base_and_sft(seed)
-    result = {"seed": seed, "models_seconds": round(time.perf_counter() - start, 1)}
+def starting_points(seed: int, base, sft, tokenizer) -> dict:
+    """Base and SFT model as they are, and what SFT forgets without plain text."""
     show = {"sft": sft, "tokenizer": tokenizer, "unseen": UNSEEN}
-    result |= {"base": describe(base, **show), "sft": describe(sft, **show)}
+    result = {"base": describe(base, **show), "sft": describe(sft, **show)}
     result["sft"]["by_temperature"] = by_temperature(sft, tokenizer)
     for name, size, text_share in SMALL_RUNS:
         small = recipe.train_sft(copy.deepcopy(base), tokenizer, seed, size=size, text_share=text_share, progress=False)
         result[name] = rounded({kind: evaluation.cloze_accuracy(small, tokenizer, kind) for kind in evaluation.PROBES})
+    return result
 
+
+def lesson(seed: int, base, sft, tokenizer) -> dict:
+    """Lesson 04's DPO, and the same on shuffled labels."""
     pairs = world.preference_records(DPO_PAIRS, seed=seed)
-    result["dpo"], dpo = measured_arm({"records": pairs}, sft, sft, tokenizer, seed, draws=1, unseen=UNSEEN)
-    result["dpo"]["by_temperature"] = by_temperature(dpo, tokenizer)
-    result["misconceptions_right"] = misconceptions_right({"sft": sft, "dpo": dpo}, tokenizer)
-    cloned, control = {"method": "cloned", "records": pairs}, {"records": shuffled(pairs, seed)}
-    result |= measured({"cloned": cloned}, sft, sft, tokenizer, seed, draws=1, unseen=UNSEEN)
-    result |= measured({"dpo_shuffled": control}, sft, sft, tokenizer, seed, draws=1)
-    result |= measured({"dpo_from_base": {"records": pairs}}, base, sft, tokenizer, seed, draws=1)
+    found, dpo = measured_arm(LONG_RUN | {"records": pairs}, sft, sft, tokenizer, seed, draws=1, unseen=UNSEEN)
+    found["by_temperature"] = by_temperature(dpo, tokenizer)
+    control = {"dpo_shuffled": LONG_RUN | {"records": shuffled(pairs, seed)}}
+    return {
+        "dpo": found,
+        "misconceptions_right": misconceptions_right({"sft": sft, "dpo": dpo}, tokenizer),
+    } | measured(control, sft, sft, tokenizer, seed, draws=1)
 
+
+def rivals(seed: int, base, sft, tokenizer) -> dict:
+    """DPO at the setting that was tuned on half the pairs, from SFT and from the base model; and cloning."""
+    pairs = world.preference_records(DPO_PAIRS, seed=seed)
+    arms = {"dpo_fast": {"records": pairs}, "cloned": {"method": "cloned", "records": pairs}}
+    found = measured(arms, sft, sft, tokenizer, seed, draws=1, unseen=UNSEEN)
+    return found | measured({"dpo_from_base": {"records": pairs}}, base, sft, tokenizer, seed, draws=1)
+
+
+def reward_model(seed: int, base, sft, tokenizer) -> dict:
+    """What the reward model sees, and best of n by it."""
     folder = FOLDER / str(seed)
     fit = partial(recipe.train_reward, folder / "sft", seed, progress=False)
     reward, _ = kept(folder / "reward", lambda: (fit(), tokenizer), load_reward_model)
-    result["reward"] = reward_accuracy(reward, tokenizer)
+    found = {"reward": reward_accuracy(reward, tokenizer)}
     score, asked = rewards.learned_reward(reward, tokenizer), world.prompts("test", 1000)
     for n, report in best_of(sft, score, tokenizer, asked, BEST_OF).items():
-        result[f"best_of_{n}"] = rounded({"gold_sampled": report.gold.mean(), "kinds_sampled": by_kind(report)})
-    return result
+        found[f"best_of_{n}"] = rounded({"gold_sampled": report.gold.mean(), "kinds_sampled": by_kind(report)})
+    return found
+
+
+PARTS = {"models": starting_points, "lesson": lesson, "rivals": rivals, "reward": reward_model}
 
 
 def shuffled(pairs: list[dict], seed: int) -> list[dict]:

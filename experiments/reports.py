@@ -23,10 +23,11 @@ typed nowhere. Under each theme those that are decided come first, and those tha
 - **open**: the runs allow both.
 
 Claims about runs are decided by one rule, which was written down before the runs
-([protocol](experiments/protocol.md)): five seeds, each with its own pre-training, two orders of batches each, an
-interval that allows for all contrasts of an experiment, and a difference counts only if it is large enough to matter.
-The small print gives the difference with its interval, what leaving any one seed out would change, and what greedy
-replies say where replies drawn at temperature 1 decide.
+([protocol](experiments/protocol.md)): seeds with their own pre-training each, an interval that allows for all contrasts
+of an experiment, and a difference counts only if it is large enough to matter. Five seeds are planned; measured so far
+are {measured}. The small print gives the difference with
+its interval, what leaving any one seed out would change, and what greedy replies say where replies drawn at temperature
+1 decide.
 
 All runs are of Pocket World, with a model of 0.9 million parameters: they say what *can* happen and why, not how large
 the effect is in a model of billions. Claims on memory and speed are about models of billions and are computed:
@@ -54,8 +55,10 @@ TABLE = """
 
 def ledger() -> str:
     sources = "; ".join(f"{letter} is {source}" for letter, source in SOURCES.items())
+    names = ("pocket_world", "dpo_failures", "family")
+    measured = ", ".join(f"{len(seeds(name))} of `{name}`" for name in names)
     count = len({claim.id.rstrip("ab") for claim in LEDGER})
-    return HEADER.format(count=count, sources=sources) + "".join(map(theme, THEMES))
+    return HEADER.format(count=count, sources=sources, measured=measured) + "".join(map(theme, THEMES))
 
 
 def theme(letter: str) -> str:
@@ -97,6 +100,7 @@ ARMS = {
     "sft": "SFT",
     "cloned": "SFT, then SFT on the chosen replies",
     "dpo": "DPO",
+    "dpo_fast": "DPO at the rate tuned on half the pairs",
     "dpo_shuffled": "DPO on shuffled labels",
     "dpo_from_base": "DPO from the base model",
 }

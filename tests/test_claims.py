@@ -169,8 +169,7 @@ def test_dpo_hacks_its_reward_if_the_margin_rises_and_gold_falls(monkeypatch, ma
 
 def test_rates_are_never_more_than_half_tested(monkeypatch):
     runs = results("dpo_failures")
-    for arm in ("rate x 10", "rate / 10"):
-        nudged(-9.0, runs, arm, "gold_sampled")
+    nudged(-9.0, runs, "rate x 10", "gold_sampled")
     with_results(monkeypatch, failures, runs)
     judged = claim("O4").judge()
     assert judged.verdict == "holds in part" and "absolute rates are not tested" in judged.found

@@ -314,4 +314,4 @@ def test_a_missing_file_is_named(tmp_path):
 def test_pocket_world_gives_valid_records_of_every_kind(kind, tokenizer):
     records = load_records("pocket-world", kind, limit=200)
     assert len(records) == 200
-    assert validate_records(records, kind, tokenizer=tokenizer, max_length=128) == records
+    assert validate_records(records, kind, tokenizer=tokenizer, max_length=200) == records

@@ -121,10 +121,12 @@ def test_a_probe_counts_the_statements_that_end_in_the_likeliest_word(tokenizer)
     eight = sum(pair.value == "8" for pair in world.skills.SUMS) / len(world.skills.SUMS)
     models = {word: Knows(tokenizer.convert_tokens_to_ids(word), len(tokenizer)) for word in ("yellow", "8")}
     table = probe_table(models, tokenizer)
-    assert table.loc["yellow"].to_dict() == pytest.approx({"facts": yellow, "sums": 0, "alphabet": 0, "larger": 0})
+    assert table.loc["yellow"].to_dict() == pytest.approx(
+        {"facts": yellow, "sums": 0, "alphabet": 0, "larger": 0, "longer": 0}
+    )
     assert table.loc["8", "sums"] == pytest.approx(eight) and yellow > 0 and eight > 0
 
 
 def test_an_unknown_probe_is_refused(tiny_model, tokenizer):
-    with pytest.raises(ValueError, match="facts, sums, alphabet, larger; got 'songs'"):
+    with pytest.raises(ValueError, match="facts, sums, alphabet, larger, longer; got 'songs'"):
         cloze_accuracy(tiny_model, tokenizer, "songs")

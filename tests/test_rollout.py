@@ -75,11 +75,11 @@ def test_every_way_to_the_next_token_draws_the_same(model, tokenizer, monkeypatc
 
 def test_a_completion_that_is_cut_off_has_no_end_and_one_that_ends_has_one(tokenizer):
     policy, _ = load_policy("pocket-world-sft", device="cpu")
-    rollout = roll_out(policy, tokenizer, PROMPTS, n=4, max_new_tokens=6)
+    rollout = roll_out(policy, tokenizer, PROMPTS, n=4, max_new_tokens=12)
     assert 0 < rollout.ended.sum() < len(rollout)
     for completion in rollout.completions:
         assert (completion.ids[-1] == tokenizer.eos_token_id) == completion.ended
-        assert completion.ended or len(completion.ids) == 6
+        assert completion.ended or len(completion.ids) == 12
         assert tokenizer.eos_token_id not in completion.ids[:-1]
 
 

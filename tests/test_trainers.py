@@ -202,10 +202,9 @@ def test_a_reference_that_cannot_share_prompts_is_asked_for_each_completion(tiny
         def forward(self, input_ids, attention_mask=None, position_ids=None, **kwargs):
             return super().forward(input_ids=input_ids, position_ids=position_ids, **kwargs)
 
-    records = preference_records(8)
-    trainer = PreferenceTrainer(
-        tiny_model, tokenizer, records, PreferenceConfig(**QUIET), reference=Deaf(tiny_model.config)
-    )
+    records, deaf = preference_records(8), Deaf(tiny_model.config)
+    deaf.load_state_dict(tiny_model.state_dict())
+    trainer = PreferenceTrainer(tiny_model, tokenizer, records, PreferenceConfig(**QUIET), reference=deaf)
     trainer.train()
     assert not trainer.shared
 

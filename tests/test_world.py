@@ -1,6 +1,5 @@
 """Pocket World: exact gold rewards, knobs that do what they say, splits that do not meet, shipped models that work."""
 
-import json
 import random
 from statistics import fmean
 
@@ -347,7 +346,7 @@ def test_a_shortened_recipe_moves_the_right_way(test_prompts, tmp_path):
     assert evaluate_gold(model, tokenizer, test_prompts).gold.mean() > base_gold + 0.5
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    reward = recipe.train_reward(tmp_path, size=1000, progress=False)
+    reward = recipe.train_reward(tmp_path, size=2500, progress=False)
     score, pairs = learned_reward(reward, tokenizer), world.preference_records(300, split="test")
     prompts = [p["prompt"] for p in pairs]
     chosen, rejected = (score(prompts, [p[s] for p in pairs]) for s in ("chosen", "rejected"))
@@ -376,15 +375,23 @@ def test_greedy_sampling_equals_generate_and_draws_repeat(tiny_model, tokenizer)
     assert draws[0] == draws[1] != draws[2]
 
 
-def test_committed_results_hold_three_seeds_in_which_each_stage_helps():
-    from pathlib import Path
+def test_committed_results_hold_five_seeds_in_which_each_stage_helps():
+    from course_lib.claims import seeds
 
-    path = Path(__file__).parent.parent / "experiments" / "results" / "pocket_world.json"
-    seeds = json.loads(path.read_text())["seeds"]
-    assert len(seeds) == 3
-    for run in seeds:
-        base, sft, dpo = (run[stage]["gold"]["0.0"] for stage in ("base", "sft", "dpo"))
-        assert base < sft < dpo and run["reward"]["right_or_wrong"] > run["reward_weak"]["right_or_wrong"]
+    runs = seeds("pocket_world")
+    assert [run["seed"] for run in runs] == [0, 1, 2, 3, 4]
+    for run in runs:
+        for figure in ("gold", "gold_sampled"):
+            base, sft, dpo = (run[stage][figure] for stage in ("base", "sft", "dpo"))
+            assert base < sft < dpo
+
+
+def test_in_every_seed_the_reward_model_sees_rules_in_what_it_never_saw():
+    from course_lib.claims import seeds
+
+    for run in seeds("pocket_world"):
+        for split, kinds in (("skill", ("larger", "longer")), ("act", ("safe", "unsafe"))):
+            assert min(run["reward"][split][kind] for kind in kinds) > 0.75
 
 
 def test_vocabulary_covers_the_phrase_lists(tokenizer):

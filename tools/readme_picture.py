@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from course_lib import PreferenceTrainer, figures, load_policy, sample, world
-from course_lib.lessons.settings import DPO_PAIRS, dpo_config
+from course_lib.lessons.settings import DPO_PAIRS, LONG_RUN, dpo_config
 
 ROOT = Path(__file__).resolve().parent.parent
 ASKED = [
@@ -24,7 +24,7 @@ def main() -> None:
     figures.use_style()
     sft, tokenizer = load_policy("pocket-world-sft")
     dpo = copy.deepcopy(sft)
-    PreferenceTrainer(dpo, tokenizer, world.preference_records(DPO_PAIRS), dpo_config()).train()
+    PreferenceTrainer(dpo, tokenizer, world.preference_records(DPO_PAIRS), dpo_config(**LONG_RUN)).train()
     prompts = [world.user(text) for text in ASKED]
     replies = {}
     for name, model in {"sft": sft, "dpo": dpo}.items():

@@ -18,7 +18,7 @@ from course_lib.claims.judging import (
 )  # fmt: skip
 from course_lib.claims.results import seeds
 
-TOGETHER = partial(contrast, claims=14)  # this experiment's contrasts: O1 3, O3 2, O4 2, O5 2, N2 2, over-refusal 3
+TOGETHER = partial(contrast, claims=13)  # this experiment's contrasts: O1 3, O3 2, O4 1, O5 2, N2 2, over-refusal 3
 
 
 def column(arm: str, figure: str = "gold_sampled") -> list[float]:
@@ -68,7 +68,6 @@ def beta_range() -> Judgement:
 def learning_rate() -> Judgement:
     judged = of_contrasts(
         above("ten times the tuned rate does worse", "good", "rate x 10"),
-        above("a tenth of it does worse", "good", "rate / 10"),
     )
     found = f"{judged.found} The absolute rates are not tested here: they belong to models of billions."
     return judged._replace(verdict=IN_PART if judged.verdict == HOLDS else judged.verdict, found=found)
@@ -125,7 +124,7 @@ CLAIMS = [
         "O4",
         "O4: the useful learning rates",
         "A",
-        "gold reward at ten times and a tenth of the tuned rate; at best in part, since absolute rates do not carry "
+        "gold reward at ten times the tuned rate; at best in part, since absolute rates do not carry "
         "over to a tiny model",
         learning_rate,
         ("05",),

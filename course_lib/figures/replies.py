@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 from course_lib.figures.alt_text import describe
 from course_lib.figures.style import COLORS, REPLY_TINTS, label
 
-WRAP = 46  # characters of a reply in a line
+WRAP = 38  # characters of a reply in a line
 
 
 def conversation(prompts: Sequence[str], replies: Mapping[str, Sequence[tuple[str, float]]]) -> plt.Figure:

@@ -17,6 +17,8 @@ TUNED = {  # what did best on the tuning seeds, on Pocket World's clean labels; 
     "cloned": {"learning_rate": 1e-3, "epochs": 4},
 }
 
+LONG_RUN = {"learning_rate": 1e-4, "epochs": 2}  # what lesson 04's DPO changes of that, having twice the pairs
+
 
 def dpo_config(seed: int = 0, **changes) -> PreferenceConfig:
     """The course's DPO run on Pocket World."""
