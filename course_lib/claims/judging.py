@@ -144,11 +144,15 @@ class Part(NamedTuple):
         text += (
             "; the same without any one seed"
             if not others
-            else "".join(f"; without seed {i} {verdict}" for i, verdict in others.items())
+            else "".join(f"; without the {_ordinal(i + 1)} seed {verdict}" for i, verdict in others.items())
         )
         if self.greedy:
             text += f"; greedily {self.greedy.mean:+.2f}, {self.reads(self.greedy.verdict)}"
         return text
+
+
+def _ordinal(n: int) -> str:
+    return f"{n}" + {1: "st", 2: "nd", 3: "rd"}.get(n, "th")
 
 
 def of_contrasts(*parts: Part) -> Judgement:
