@@ -18,7 +18,7 @@ ALLOWED = {  # each room, and the rooms that it may import, in the order of the 
     "models": {"world", "data", "logprobs"},
     "losses": set(),
     "exact": {"losses"},
-    "trainers": {"data", "logprobs", "models", "losses"},
+    "trainers": {"data", "logprobs", "models", "losses", "rollouts"},
     "rollouts": {"data", "logprobs", "models"},
     "rewards": {"data", "logprobs", "models"},
     "evaluation": {"world", "data", "logprobs", "models", "rollouts"},
