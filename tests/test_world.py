@@ -343,7 +343,7 @@ def test_a_shortened_recipe_moves_the_right_way(tmp_path):
     assert text_nll(model, tokenizer, text) < 0.75 * text_nll(untrained, tokenizer, text)
     before = chat_nll(model, tokenizer)
     recipe.train_sft(model, tokenizer, size=2000, progress=False)
-    assert chat_nll(model, tokenizer) < 0.5 * before
+    assert chat_nll(model, tokenizer) < 0.75 * before
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     reward = recipe.train_reward(tmp_path, size=2500, progress=False)
