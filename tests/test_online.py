@@ -70,7 +70,7 @@ def test_a_run_learns_what_is_rewarded(kind, tokenizer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ppo", "rloo", "grpo"])
+@pytest.mark.parametrize("kind", ["ppo", "rloo"])  # GRPO's k3 in the loss has another optimum
 def test_the_known_optimum_of_a_bandit_is_found(kind, tokenizer):
     """One token, two arms (words before the letter n, and the others): pi* gives an arm q e^(r/beta) / Z."""
     records, model, beta = PROMPTS[:1] * 64, tiny_llama(len(tokenizer)), 0.7
