@@ -65,12 +65,6 @@ class TinyPPO(Trainer):
     def batches(self, run):
         return Rollouts(self)
 
-    def length(self, row):
-        return row.length
-
-    def collate(self, indices):
-        return {}
-
     def terms(self, batch):
         return int(batch["completion_mask"].sum())
 

@@ -214,6 +214,14 @@ def test_a_rollout_is_dropped_once_the_policy_is_too_far(tokenizer):
     assert len({row["objective/scores"] for row in far}) > len({row["objective/scores"] for row in near})
 
 
+def test_k1_in_the_loss_is_refused_because_it_pulls_nowhere():
+    with pytest.raises(ValueError, match="pulls nowhere"):
+        PPOConfig(kl_in="loss")
+    assert PPOConfig(kl_in="loss", kl_estimator="k3").kl_in == "loss"
+    with pytest.raises(ValueError, match="kl_estimator is one of 'k2', 'k3'"):
+        GroupConfig(kl_estimator="k1")
+
+
 def test_without_a_price_no_reference_is_held(tokenizer):
     assert make("ppo", tokenizer, kl_coefficient=0.0).reference is None
     assert make("ppo", tokenizer).reference.frozen is not None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from course_lib.claims.judging import GOLD, HOLDS, NATS, SHARE, Claim, Judgement, Part, contrast, of_contrasts
+from course_lib.claims.judging import GOLD, HOLDS, NATS, SHARE, Claim, Judgement, Part, contrast, in_gold, of_contrasts
 from course_lib.claims.results import seeds
 
 TOGETHER = partial(contrast, claims=8)  # this experiment's contrasts: O2, O6, two of P5, and four comparisons
-SHIPPED_TEMPERATURES = ("0.0", "0.25", "0.5", "0.75")
+BELOW_ONE = ("0.0", "0.25", "0.5", "0.75")
 
 
 def column(arm: str, figure: str) -> list[float]:
@@ -16,25 +16,22 @@ def column(arm: str, figure: str) -> list[float]:
 
 
 def above(says: str, first: str, second: str, *, absent: bool = False) -> Part:
-    """One arm against another in gold reward, at temperature 1 and greedily."""
-    sampled, greedy = (
-        TOGETHER(column(first, figure), column(second, figure), margin=GOLD) for figure in ("gold_sampled", "gold")
-    )
-    return Part(says, sampled, greedy, absent)
+    """One arm against another in gold reward."""
+    return in_gold(says, partial(column, first), partial(column, second), TOGETHER, absent=absent)
 
 
 def best_temperature(run: dict) -> str:
     """Where SFT is best on the tuning prompts, below temperature 1."""
     tuned = run["sft"]["by_temperature"]["tuning"]
-    return max(SHIPPED_TEMPERATURES, key=tuned.get)
+    return max(BELOW_ONE, key=tuned.get)
 
 
 def comparisons() -> list[Part]:
     """DPO beside its plain rivals; lesson 04 and the world's page show them."""
     best = [run["sft"]["by_temperature"]["test"][best_temperature(run)] for run in seeds("pocket_world")]
-    sampled, greedy = (TOGETHER(column("dpo", figure), best, margin=GOLD) for figure in ("gold_sampled", "gold"))
+    dpo = partial(column, "dpo")
     return [
-        Part("DPO earns more than SFT at its best temperature", sampled, greedy),
+        in_gold("DPO earns more than SFT at its best temperature", dpo, lambda figure: best, TOGETHER),
         above("DPO earns more than SFT on the chosen replies (cloning)", "dpo", "cloned"),
         Part(
             "DPO earns more than the best of 8 replies of SFT by the reward model",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from course_lib.claims.judging import (
-    GOLD,
     HOLDS,
     IN_PART,
     NATS,
@@ -14,6 +13,7 @@ from course_lib.claims.judging import (
     Judgement,
     Part,
     contrast,
+    in_gold,
     of_contrasts,
 )  # fmt: skip
 from course_lib.claims.results import seeds
@@ -31,11 +31,8 @@ def refused(arm: str, kind: str) -> list[float]:
 
 
 def above(says: str, first: str, second: str) -> Part:
-    """One arm against another in gold reward, at temperature 1 and greedily."""
-    sampled, greedy = (
-        TOGETHER(column(first, figure), column(second, figure), margin=GOLD) for figure in ("gold_sampled", "gold")
-    )
-    return Part(says, sampled, greedy)
+    """One arm against another in gold reward."""
+    return in_gold(says, partial(column, first), partial(column, second), TOGETHER)
 
 
 def more(says: str, first: str, second: str, figure: str, margin: float) -> Part:
@@ -56,12 +53,10 @@ def half_of_the_gain(figure: str) -> list[float]:
 
 
 def beta_range() -> Judgement:
-    sampled, greedy = (
-        TOGETHER(half_of_the_gain(figure), column("beta 1", figure), margin=GOLD) for figure in ("gold_sampled", "gold")
-    )
+    says = "beta 1 brings less than half of the gain"
     return of_contrasts(
         above("beta 0.01 falls below SFT", "sft", "beta 0.01"),
-        Part("beta 1 brings less than half of the gain", sampled, greedy),
+        in_gold(says, half_of_the_gain, partial(column, "beta 1"), TOGETHER),
     )
 
 

@@ -7,7 +7,18 @@ from statistics import fmean
 
 import torch
 
-from course_lib.claims.judging import GOLD, HOLDS, TOKENS, Claim, Judgement, Part, contrast, of_contrasts, of_parts
+from course_lib.claims.judging import (
+    GOLD,
+    HOLDS,
+    TOKENS,
+    Claim,
+    Judgement,
+    Part,
+    contrast,
+    in_gold,
+    of_contrasts,
+    of_parts,
+)
 from course_lib.claims.results import seeds
 from course_lib.losses import kto_loss, simpo_loss
 
@@ -46,12 +57,10 @@ def lost(method: str, figure: str = "gold_sampled") -> list[float]:
 
 def noise_order() -> Judgement:
     claimed = [("dpo", "kto"), ("dpo", "ipo"), ("dpo", "simpo"), ("kto", "ipo"), ("kto", "simpo")]
-    parts = []
-    for first, second in claimed:
-        sampled, greedy = (
-            TOGETHER(lost(first, figure), lost(second, figure), margin=GOLD) for figure in ("gold_sampled", "gold")
-        )
-        parts.append(Part(f"{NAMES[first]} loses more than {NAMES[second]}", sampled, greedy))
+    parts = [
+        in_gold(f"{NAMES[a]} loses more than {NAMES[b]}", partial(lost, a), partial(lost, b), TOGETHER)
+        for a, b in claimed
+    ]
     judged = of_contrasts(*parts)
     means = ", ".join(f"{NAMES[method]} {fmean(lost(method)):.2f}" for method in NAMES)
     return judged._replace(figure=f"gold reward lost to 30% flipped labels: {means}. {judged.figure}")
@@ -74,7 +83,7 @@ def learns_length() -> Judgement:
 
 def normalisation_cures() -> Judgement:
     parts = []
-    for method, name in (("simpo", "SimPO"), ("dpo-mean", "DPO on means per token")):
+    for method, name in (("simpo", "SimPO"), ("dpo-mean", "DPO on token means")):
         less = TOGETHER(longer("dpo"), longer(method), margin=TOKENS)
         parts += [Part(f"{name} grows less than DPO", less), grows(f"{name} does not grow", method, absent=True)]
     judged = of_contrasts(*parts)
@@ -116,7 +125,7 @@ CLAIMS = [
         "R2b",
         "R2, second half: length normalisation removes that",
         "A",
-        "tokens per reply that such labels add, for SimPO and for DPO on means per token, beside DPO's and beside none",
+        "tokens per reply that such labels add, for SimPO and for DPO on token means, beside DPO's and beside none",
         normalisation_cures,
         ("06",),
     ),

@@ -151,6 +151,26 @@ class Part(NamedTuple):
         return text
 
 
+def in_gold(
+    says: str,
+    first: Callable[[str], Sequence[float]],
+    second: Callable[[str], Sequence[float]],
+    decide: Callable[..., Contrast],
+    *,
+    absent: bool = False,
+) -> Part:
+    """A part about gold reward: `first` above `second` at temperature 1, and greedily beside it.
+
+    Args:
+        says: as in `Part`.
+        first, second: one value for each seed, of the figure "gold_sampled" or "gold".
+        decide: `contrast` with the number of contrasts that the experiment decides.
+        absent: as in `Part`.
+    """
+    sampled, greedy = (decide(first(figure), second(figure), margin=GOLD) for figure in ("gold_sampled", "gold"))
+    return Part(says, sampled, greedy, absent)
+
+
 def _ordinal(n: int) -> str:
     return f"{n}" + {1: "st", 2: "nd", 3: "rd"}.get(n, "th")
 

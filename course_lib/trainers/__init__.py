@@ -2,7 +2,7 @@
 
 `config` holds the settings, `method` what a method is, `run` all that changes while it trains, `loop` the loop, `part`
 and `parts` what happens around its steps, `batches` and `checkpoint` where it reads and what it leaves, `base` puts
-them together; then one file a method.
+them together; then one file a method. Those that learn from their own samples share `online`, and `rollout_batches`.
 """
 
 from course_lib.trainers.base import Trainer

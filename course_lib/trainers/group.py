@@ -30,6 +30,7 @@ class GroupConfig(OnlineConfig):
         None, optional(one_of("completion", "token", "constant")),
         "mean over a completion's tokens (GRPO), over all tokens (DAPO), or by a constant (Dr. GRPO); None: GRPO's",
     )  # fmt: skip
+    kl_estimator: str = setting("k3", one_of("k2", "k3"), "of the KL in GRPO's loss; RLOO has k1, in the reward")
     clip_range: float = setting(0.2, number(above=0, most=1), "how far a ratio below 1 counts")
     clip_range_high: float | None = setting(None, optional(number(above=0)), "and above 1 (DAPO: 0.28); None: the same")
 
@@ -78,8 +79,7 @@ class GroupTrainer(OnlineTrainer):
             tokens = clipped_surrogate(logps, batch["old_logps"], spread, mask, config.clip_range, high)
             if self.kl_coefficient:
                 inside = [t.masked_fill(~mask, 0.0) for t in (logps, batch["ref_logps"])]
-                estimator = "k3" if config.kl_estimator == "k1" else config.kl_estimator  # k1 has no gradient here
-                tokens = tokens + self.kl_coefficient * kl_estimate(*inside, estimator=estimator)
+                tokens = tokens + self.kl_coefficient * kl_estimate(*inside, estimator=config.kl_estimator)
             losses = tokens.sum(dim=1) / self._divisor(mask)
         return losses.sum(), self.update_metrics(logps, batch, high) | self.of_rollout
 

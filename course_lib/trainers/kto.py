@@ -83,9 +83,6 @@ class KTOTrainer(ReferencedTrainer):
                     "or lower accumulation"
                 )
 
-    def length(self, row: Encoded) -> int:
-        return row.length
-
     def groups(self) -> list[int]:
         return [int(label) for label in self.labels]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from course_lib.data import encode_records, fit_rows
+from course_lib.data import collate_completions, encode_records, fit_rows
 from course_lib.models import pad_id, refuse_unknown_ids
 from course_lib.trainers.batches import RecordBatches
 from course_lib.trainers.config import TrainingConfig
@@ -84,13 +84,13 @@ class Method(ABC):
                 "lower accumulation"
             )
 
-    @abstractmethod
     def length(self, row) -> int:
         """How many tokens wide a row is; rows of similar length share a batch."""
+        return row.length
 
-    @abstractmethod
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         """The rows at these indices as one padded batch of tensors."""
+        return collate_completions([self.rows[i] for i in indices], self.pad)
 
     @abstractmethod
     def terms(self, batch: dict[str, Tensor]) -> int:

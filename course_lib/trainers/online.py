@@ -15,7 +15,7 @@ from course_lib.losses import kl_estimate
 from course_lib.models import reference_of
 from course_lib.rollouts import Decoding, Rollout, roll_out
 from course_lib.trainers.base import Trainer
-from course_lib.trainers.config import TrainingConfig, count, number, one_of, optional, setting
+from course_lib.trainers.config import SCHEDULES, TrainingConfig, count, number, one_of, optional, setting
 from course_lib.trainers.dropout import without_dropout
 from course_lib.trainers.parts import TrainingError
 from course_lib.trainers.referenced import frozen_reference
@@ -30,7 +30,7 @@ class OnlineConfig(TrainingConfig):
     """Settings of a run on the policy's own samples. `epochs` are passes over the prompts, `batch_size` completions."""
 
     learning_rate: float = setting(1e-6, number(above=0), "highest learning rate of AdamW")
-    schedule: str = setting("constant", TrainingConfig.__dataclass_fields__["schedule"].metadata["check"], "see above")
+    schedule: str = setting("constant", one_of(*SCHEDULES), "how the learning rate falls after warm-up")
     warmup_ratio: float = setting(0.0, number(least=0, most=1), "share of the steps in which the rate rises")
     prompts_per_rollout: int = setting(96, count(), "prompts that are rolled out together")
     completions: int = setting(1, count(), "completions of each prompt")
@@ -92,12 +92,6 @@ class OnlineTrainer(Trainer):
                 f"the reference scores new samples, so it is 'auto', 'copy', 'adapter-off' or a model, not {wanted!r}"
             )
         return reference_of(self.policy, kind=wanted)
-
-    def length(self, row) -> int:
-        return len(row.prompt_ids)
-
-    def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        raise NotImplementedError("an online trainer's batches are rolled out, not collated")
 
     def terms(self, batch: dict[str, Tensor]) -> int:
         return int(batch["completion_mask"].sum())

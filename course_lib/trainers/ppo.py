@@ -48,6 +48,14 @@ class PPOConfig(OnlineConfig):
     whiten_advantages: bool = setting(True, flag, "advantages of a rollout get mean 0 and variance 1")
     whiten_rewards: bool = setting(False, flag, "rewards of a rollout get variance 1")
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.kl_in == "loss" and self.kl_estimator == "k1":
+            raise ValueError(
+                "k1 in the loss pulls nowhere: its gradient is 0 on average; set kl_estimator to 'k2' or 'k3', or "
+                "kl_in to 'reward'"
+            )
+
 
 class PPOTrainer(OnlineTrainer):
     """`PPOTrainer(policy, tokenizer, [{"prompt"}], PPOConfig(), reward=reward_function).train()`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from course_lib.data import Encoded, collate_completions
 from course_lib.logprobs import completion_logps
 from course_lib.losses import sft_loss
 from course_lib.trainers.base import Trainer
@@ -18,12 +17,6 @@ class SFTTrainer(Trainer):
     """
 
     record_kind = "sft"
-
-    def length(self, row: Encoded) -> int:
-        return row.length
-
-    def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        return collate_completions([self.rows[i] for i in indices], self.pad)
 
     def terms(self, batch: dict[str, Tensor]) -> int:
         return int(batch["completion_mask"].sum())
