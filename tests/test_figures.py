@@ -195,6 +195,13 @@ def test_next_token_bars_mark_the_true_token():
     assert "ln p(b) = -1.61" in description(ax.figure) and "a 0.7, b 0.2, c 0.1" in description(ax.figure)
 
 
+def test_the_true_next_token_is_shown_however_unlikely_it_is():
+    table = pd.DataFrame([[0.1] * 9 + [0.05]] * 2, columns=[*"abcdefghi", "true"])
+    ax = figures.plot_next_token(["a", "true"], table, 1).axes[0]
+    assert len(ax.patches) == 9 and ticks(ax)[0] == "true" and colour(ax.patches[0]) == COLORS["chosen"]
+    assert ax.get_xlim()[1] < 0.2
+
+
 def test_token_masks_colour_each_token_by_its_role():
     figure = figures.token_masks([["Hi", "there", "END"]], [["prompt", "completion", "end"]])
     roles = [colour(box) for box in figure.axes[0].patches]

@@ -47,12 +47,16 @@ def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]])
 
 
 def plot_next_token(tokens: Sequence[str], probabilities: pd.DataFrame, position: int) -> plt.Figure:
-    """The model's most likely next tokens after `tokens[:position]`, the true next one in colour."""
-    row = probabilities.iloc[position - 1].nlargest(8)[::-1]
+    """The eight most likely next tokens after `tokens[:position]`, and the true next one in colour, below if need be."""
+    whole, true = probabilities.iloc[position - 1], tokens[position]
+    row = whole.nlargest(8)
+    row = row if true in row.index else pd.concat([row, whole[[true]]])
+    row = row[::-1]
     figure, axes = plt.subplots(figsize=(6, 2.8))
     colors = [COLORS["chosen"] if t == tokens[position] else COLORS["quiet"] for t in row.index]
     axes.barh(row.index, row.to_numpy(), color=colors)
-    axes.set(xlim=(0, 1), xlabel="probability")
+    axes.set(xlabel="probability")
+    axes.locator_params(axis="x", nbins=5)
     truth = probabilities.iloc[position - 1][tokens[position]]
     describe(axes, f"Bars of the likeliest next tokens: {listed(row[::-1])}.")
     axes.set_title(
