@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import tiny_llama
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -27,7 +28,15 @@ from transformers import (
 from course_lib import completion_logps, sequence_logps
 from course_lib.data import collate_completions, collate_pairs, collate_shared
 from course_lib.data.tokenization import Encoded
-from course_lib.logprobs import fits_window, linear_logps, pair_logps, token_logps, why_not_shared
+from course_lib.logprobs import (
+    CompletionStates,
+    completion_states,
+    fits_window,
+    linear_logps,
+    pair_logps,
+    token_logps,
+    why_not_shared,
+)
 
 SMALL = {
     "vocab_size": 50,
@@ -332,3 +341,23 @@ def test_scoring_leaves_the_model_as_it_was():
     why_not_shared(model)
     sequence_logps(model, **collate_completions(ROWS, 0))
     assert torch.equal(model(input_ids=ids).logits, before) and model.training
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_completion_states_give_log_probabilities_and_entropies_at_their_tokens_places(side):
+    model = tiny_llama(50)
+    ids, mask, wanted = torch.randint(0, 50, (3, 8)), torch.ones(3, 8, dtype=torch.long), torch.zeros(3, 8).bool()
+    mask[0, (slice(0, 2) if side == "left" else slice(6, 8))] = 0
+    wanted[:, 3:6] = True
+    states = completion_states(model, ids, mask, wanted)
+    assert isinstance(states, CompletionStates) and states.hidden.shape == (9, 32)
+    expected, _ = completion_logps(model, ids, mask, wanted)
+    torch.testing.assert_close(states.spread(states.logps()), expected)
+    entropies = states.spread(states.entropies(temperature=0.5))
+    assert not entropies[~wanted].any()
+    alone = ids[0, mask[0].bool()][None]
+    with torch.no_grad():
+        logits = model(alone).logits[0] / 0.5
+    place = 3 - (2 if side == "left" else 0)
+    wanted_entropy = torch.distributions.Categorical(logits=logits[place - 1]).entropy()
+    torch.testing.assert_close(entropies[0, 3], wanted_entropy, atol=1e-4, rtol=1e-4)

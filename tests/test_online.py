@@ -1,6 +1,7 @@
 """PPO, RLOO and GRPO: what they find where the optimum is known, and what they hold themselves to."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -9,16 +10,20 @@ from conftest import tiny_llama
 from test_trainers import QUIET, weights
 
 from course_lib import world
+from course_lib.data import RecordError
 from course_lib.losses import generalized_advantage_estimate, kl_shaped_rewards, whiten
-from course_lib.models import Critic, critic_of
+from course_lib.models import Critic, ValueHead, critic_of, load_policy, value_head_of
 from course_lib.trainers import (
     GroupConfig,
     GroupTrainer,
     OnlineConfig,
+    OnlinePreferenceConfig,
+    OnlinePreferenceTrainer,
     OnlineTrainer,
     Part,
     PPOConfig,
     PPOTrainer,
+    Samples,
     TrainingError,
 )
 from course_lib.trainers.rollout_batches import RolloutBatches
@@ -35,6 +40,9 @@ def length_of(prompts, completions):
 def make(kind, tokenizer, reward=length_of, model=None, records=None, **options):
     policy = model or tiny_llama(len(tokenizer))
     quiet = {k: v for k, v in QUIET.items() if k != "batch_size"}
+    if kind == "pairs":
+        config = OnlinePreferenceConfig(**quiet | SMALL | {"completions": 3, "batch_size": 3} | options)
+        return OnlinePreferenceTrainer(policy, tokenizer, records or PROMPTS, config, reward=reward)
     if kind == "ppo":
         options.pop("scale_by_std", None)
         config = PPOConfig(**quiet | SMALL | {"batch_size": 3} | options)
@@ -61,9 +69,11 @@ def early(prompts, completions):
     return torch.tensor([sum(word < "n" for word in reply) / len(reply) for reply in words])
 
 
-@pytest.mark.parametrize("kind", ["ppo", "rloo", "grpo"])
+@pytest.mark.parametrize("kind", ["ppo", "rloo", "grpo", "pairs"])
 def test_a_run_learns_what_is_rewarded(kind, tokenizer):
-    options = {"epochs": 15, "update_epochs": 2, "kl_coefficient": 0.0, "learning_rate": 1e-2, "batch_size": 6}
+    price = 0.5 if kind == "pairs" else 0.0  # which is the loss's beta there
+    options = {"epochs": 15, "update_epochs": 2, "kl_coefficient": price, "learning_rate": 1e-2, "batch_size": 6}
+    options |= {"completions": 6} if kind == "pairs" else {}
     rows = make(kind, tokenizer, reward=early, **options).train().rows
     scores = [row["objective/scores"] for row in rows]
     assert sum(scores[-4:]) / 4 > sum(scores[:4]) / 4 + 0.2
@@ -140,7 +150,7 @@ def test_micro_batches_change_no_gradient(kind, tokenizer):
     torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["ppo", "rloo"])
+@pytest.mark.parametrize("kind", ["ppo", "rloo", "pairs"])
 def test_a_run_resumes_in_the_middle_of_a_rollout(kind, tokenizer, tmp_path):
     class Die(Part):
         def before_update(self, run):
@@ -279,7 +289,7 @@ def test_prompts_come_once_a_pass_and_minibatches_are_dealt_from_each_rollout():
         rows = torch.arange(2 * len(indices))
         return {"input_ids": rows[:, None], "attention_mask": torch.ones(len(rows), 1), "scores": rows.float()}
 
-    batches = RolloutBatches(10, collect, prompts_per_rollout=5, completions=2, batch_size=4, update_epochs=2,
+    batches = RolloutBatches(10, collect, prompts_per_rollout=5, rows_per_prompt=2, batch_size=4, update_epochs=2,
                              accumulation=2, seed=0)  # fmt: skip
     assert len(batches) == 2 * 2 * 2
     taken = [batches.take() for _ in range(len(batches))]
@@ -301,3 +311,157 @@ def test_padding_changes_no_advantage():
     padded, _ = generalized_advantage_estimate(*wide, wider)
     torch.testing.assert_close(padded[:, 2:6], plain)
     torch.testing.assert_close(whiten(padded, wider)[:, 2:6], whiten(plain, mask))
+
+
+def shared(tokenizer, **options):
+    return make("ppo", tokenizer, critic="shared", **options)
+
+
+def test_a_shared_critic_is_one_layer_on_the_policys_states_and_one_pass_gives_both(tokenizer):
+    trainer = shared(tokenizer)
+    assert isinstance(trainer.critic, ValueHead) and trainer.critic.weight.numel() == 32
+    torch.nn.init.normal_(trainer.critic.weight)
+    batch = trainer.collect(0, [0, 1, 2])
+    passes = []
+    hook = trainer.policy.model.register_forward_hook(lambda *_: passes.append(1))
+    logps, values, _ = trainer.read(trainer.policy, trainer.critic, batch)
+    hook.remove()
+    assert len(passes) == 1
+    hidden = trainer.policy.model(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    mask = batch["completion_mask"]
+    alone = trainer.critic(hidden[:, :-1])[mask[:, 1:]]
+    torch.testing.assert_close(values[mask], alone, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logps, trainer.logps(trainer.policy, batch), atol=1e-5, rtol=1e-5)
+    assert not values[~mask].any()
+
+
+def test_a_shared_critic_learns_resumes_and_warms_up_without_moving_the_policy(tokenizer, tmp_path):
+    trainer = shared(tokenizer, critic_warmup=2, checkpoint_folder=tmp_path, checkpoint_every=1)
+    before = weights(trainer.policy).clone()
+    trainer.train()
+    assert torch.equal(weights(trainer.policy), before) and trainer.critic.weight.any()
+    assert shared(tokenizer, critic_warmup=2, checkpoint_folder=tmp_path, checkpoint_every=1).train(resume=True)
+    moved = shared(tokenizer)
+    first = moved.train().rows[0]
+    assert not torch.equal(weights(moved.policy), before) and first["val/ratio"] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_value_head_begins_at_nothing(tokenizer):
+    policy = tiny_llama(len(tokenizer))
+    assert not value_head_of(policy)(torch.randn(4, 32)).any()
+
+
+def test_an_entropy_bonus_is_the_sum_of_the_tokens_entropies(tokenizer):
+    trainer = make("ppo", tokenizer, entropy_coefficient=0.5, temperature=0.8, kl_coefficient=0.0)
+    batch = trainer.collect(0, [0, 1, 2])
+    with torch.no_grad():
+        logits = trainer.policy(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1] / 0.8
+        entropy = torch.distributions.Categorical(logits=logits).entropy()[batch["completion_mask"][:, 1:]].sum()
+    loss, metrics = trainer.loss(trainer.policy, trainer.critic, batch)
+    trainer.config.entropy_coefficient = 0.0
+    plain, _ = trainer.loss(trainer.policy, trainer.critic, batch)
+    assert (plain - loss).item() == pytest.approx(0.5 * entropy.item(), rel=1e-4)
+    assert metrics["policy/entropy_avg"] == pytest.approx(entropy.item() / batch["completion_mask"].sum().item())
+
+
+def test_an_entropy_bonus_keeps_the_policy_more_random(tokenizer):
+    options = {"epochs": 10, "update_epochs": 2, "kl_coefficient": 0.0, "learning_rate": 1e-2}
+    ends = [make("ppo", tokenizer, reward=early, entropy_coefficient=c, **options).train().rows[-1] for c in (0.0, 0.5)]
+    assert ends[1]["objective/entropy"] > ends[0]["objective/entropy"]
+
+
+def test_the_best_and_the_worst_of_a_group_make_a_pair_and_equal_ones_make_none(tokenizer):
+    trainer = make("pairs", tokenizer, reward=lambda p, c: torch.tensor([1.0, 3, 2, 5, 5, 5]))
+    batch = trainer.collect(0, [0, 1])
+    everything = trainer.scored(trainer.rollout)
+    assert trainer.of_rollout["pairs"] == 0.5 and len(batch["ref_chosen"]) == 1
+    assert torch.equal(batch["input_ids"][0], everything["input_ids"][[1, 0]])
+    assert batch["ref_chosen"][0] == everything["ref_logps"][1].sum()
+
+
+def test_online_dpo_is_dpo_on_its_own_pairs(tokenizer):
+    trainer = make("pairs", tokenizer, reward=early, kl_coefficient=0.3)
+    batch = trainer.collect(0, [0, 1, 2, 3])
+    torch.nn.init.normal_(trainer.policy.model.norm.weight, 1, 0.3)
+    loss, metrics = trainer.loss(trainer.policy, batch)
+    with torch.no_grad():
+        by_hand = 0.0
+        for i in range(len(batch["ref_chosen"])):
+            h = []
+            for side in range(2):
+                ids, mask = batch["input_ids"][i, side], batch["completion_mask"][i, side]
+                seen = batch["attention_mask"][i, side].bool()
+                ids, mask = ids[seen], mask[seen]
+                logps = trainer.policy(ids[None]).logits[0, :-1].log_softmax(-1)
+                h.append(logps.gather(1, ids[1:, None])[:, 0][mask[1:]].sum())
+            gap = h[0] - h[1] - batch["ref_chosen"][i] + batch["ref_rejected"][i]
+            by_hand -= torch.nn.functional.logsigmoid(0.3 * gap).item()
+    assert loss.item() == pytest.approx(by_hand, rel=1e-4) and {"rewards/margins", "pairs"} <= metrics.keys()
+
+
+def test_iterative_dpo_compares_with_the_policy_that_drew(tokenizer):
+    trainer = make("pairs", tokenizer, reward=early, compared_to="rollout")
+    assert trainer.reference is None
+    with torch.no_grad():
+        for weight in trainer.policy.parameters():
+            weight.mul_(1.1)
+    batch = trainer.collect(0, [0, 1, 2])
+    logps = trainer.logps(
+        trainer.policy, {n: batch[n].flatten(0, 1) for n in ("input_ids", "attention_mask", "completion_mask")}
+    )
+    torch.testing.assert_close(logps.sum(1).view(-1, 2)[:, 0], batch["ref_chosen"], atol=1e-4, rtol=1e-4)
+
+
+def test_online_pairs_take_losses_with_a_reference_and_functions(tokenizer):
+    def mine(chosen, rejected, ref_chosen, ref_rejected, *, beta, reduction):
+        return -(beta * (chosen - rejected)).sum()
+
+    policy = tiny_llama(len(tokenizer))
+    trainer = OnlinePreferenceTrainer(
+        policy, tokenizer, PROMPTS, make("pairs", tokenizer).config, reward=length_of, loss=mine
+    )
+    assert trainer.train().rows and trainer.name == "online mine"
+    with pytest.raises(ValueError, match="loss is one of dpo, cdpo, robust, ipo"):
+        OnlinePreferenceTrainer(policy, tokenizer, PROMPTS, reward=length_of, loss="simpo")
+
+
+def test_equal_rewards_everywhere_are_an_error_for_pairs(tokenizer):
+    trainer = make("pairs", tokenizer, reward=lambda p, c: torch.ones(len(p)))
+    with pytest.raises(TrainingError, match="equal rewards"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("kind", ["ppo", "grpo", "pairs"])
+def test_held_out_prompts_are_answered_and_the_best_model_is_kept(kind, tokenizer, tmp_path):
+    def letters(prompts, completions):
+        return torch.tensor([float(len(reply[0]["content"])) for reply in completions])
+
+    looks = {"eval_every": 1, "checkpoint_folder": tmp_path, "keep_best": "+eval_objective/scores"}
+    trainer = make(kind, tokenizer)
+    config = dataclasses.replace(trainer.config, learning_rate=1e-2, **looks)
+    trainer = type(trainer)(trainer.policy, tokenizer, PROMPTS[:8], config, reward=letters, eval_records=PROMPTS[8:])
+    rows = trainer.train().rows
+    scores = [row["eval_objective/scores"] for row in rows]
+    best, _ = load_policy(str(tmp_path / "best"))
+    trainer.policy.load_state_dict(best.state_dict())
+    again = trainer.held_out_metrics(None)["objective/scores"]
+    assert again == pytest.approx(max(scores))
+    assert len(trainer.held_out_rollout) == 4 and len(set(scores)) > 1
+
+
+def test_samples_are_drawn_while_it_trains(tokenizer):
+    looks = Samples([PROMPTS[0]["prompt"], PROMPTS[1]["prompt"]], every=2, tokenizer=tokenizer, max_new_tokens=3)
+    history = make("ppo", tokenizer).train(parts=[looks])
+    steps = sorted({row["step"] for row in looks.rows})
+    assert steps[:2] == [2, 4] and len(looks.rows) == 2 * len(steps) and history.rows[-1]["step"] == steps[-1]
+    assert isinstance(looks.rows[0]["reply"], str)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_before_training_or_dropped(tokenizer):
+    policy = tiny_llama(len(tokenizer))
+    long = [{"prompt": [{"role": "user", "content": "red " * 400}]}]
+    config = PPOConfig(max_new_tokens=48, max_length=256)
+    with pytest.raises(RecordError, match="48 new tokens"):
+        PPOTrainer(policy, tokenizer, PROMPTS + long, config, reward=length_of)
+    config = PPOConfig(max_new_tokens=48, max_length=256, over_long="drop")
+    assert len(PPOTrainer(policy, tokenizer, PROMPTS + long, config, reward=length_of).training) == len(PROMPTS)

@@ -11,7 +11,7 @@ from course_lib.data.tokenization import Encoded
 logger = logging.getLogger(__name__)
 
 
-def fit_rows(rows: Sequence, max_length: int, *, over_long: str = "refuse") -> tuple[list, list[int]]:
+def fit_rows(rows: Sequence, max_length: int, *, over_long: str = "refuse", room: int = 1) -> tuple[list, list[int]]:
     """Hold encoded rows to a length.
 
     Args:
@@ -20,6 +20,7 @@ def fit_rows(rows: Sequence, max_length: int, *, over_long: str = "refuse") -> t
         over_long: "refuse" raises; "drop" leaves longer rows out; "truncate" cuts the ends of their completions, and
             leaves a row out where that would leave nothing that counts, or a pair without a difference. What is cut or
             left out is counted in the log.
+        room: tokens that must be left behind a prompt.
 
     Returns:
         `(rows, kept)`: the rows that remain, and their indices.
@@ -27,7 +28,7 @@ def fit_rows(rows: Sequence, max_length: int, *, over_long: str = "refuse") -> t
     Raises:
         RecordError: for "refuse", with every over-long row; otherwise if no row remains.
     """
-    long = {i: problem for i, row in enumerate(rows) for problem in length_problems(_sides(row), max_length)}
+    long = {i: problem for i, row in enumerate(rows) for problem in length_problems(_sides(row), max_length, room)}
     if long and over_long == "refuse":
         problems = [Problem(i, what, remedy) for i, (what, remedy) in long.items()]
         raise RecordError(problems, len(rows), "Raise max_length, or set over_long='drop' or 'truncate' in the config.")
@@ -48,11 +49,12 @@ def fit_rows(rows: Sequence, max_length: int, *, over_long: str = "refuse") -> t
     return [fitted[i] for i in kept], kept
 
 
-def length_problems(sides: Sequence[Encoded], max_length: int):
+def length_problems(sides: Sequence[Encoded], max_length: int, room: int = 1):
     prompt, longest = len(sides[0].prompt_ids), max(side.length for side in sides)
-    if prompt >= max_length:
+    if prompt + room > max_length:
+        wanted = "a completion" if room == 1 else f"{room} new tokens"
         yield (
-            f"has an over-long prompt: {prompt} tokens leave no room for a completion in max_length={max_length}",
+            f"has an over-long prompt: {prompt} tokens leave no room for {wanted} in max_length={max_length}",
             "shorten the prompt, raise max_length, or drop the row",
         )
     elif longest > max_length:

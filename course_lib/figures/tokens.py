@@ -47,7 +47,7 @@ def token_masks(tokens: Sequence[Sequence[str]], roles: Sequence[Sequence[str]])
 
 
 def plot_next_token(tokens: Sequence[str], probabilities: pd.DataFrame, position: int) -> plt.Figure:
-    """The eight most likely next tokens after `tokens[:position]`, and the true next one in colour, below if need be."""
+    """The likeliest next tokens after `tokens[:position]`, and the true one in colour, however unlikely."""
     whole, true = probabilities.iloc[position - 1], tokens[position]
     row = whole.nlargest(8)
     row = row if true in row.index else pd.concat([row, whole[[true]]])

@@ -1,15 +1,17 @@
 """Log-probabilities of completions: the only bridge between a model and a loss, and where speed and memory are won."""
 
-from course_lib.logprobs.completions import completion_logps, sequence_logps
+from course_lib.logprobs.completions import CompletionStates, completion_logps, completion_states, sequence_logps
 from course_lib.logprobs.forward import all_logits, device_of, evaluating, position_ids, takes, unwrapped
 from course_lib.logprobs.head import linear_logps, token_logps
 from course_lib.logprobs.padding import alike
 from course_lib.logprobs.shared import fits_window, pair_logps, why_not_shared, why_pairs_not_shared
 
 __all__ = [
+    "CompletionStates",
     "all_logits",
     "alike",
     "completion_logps",
+    "completion_states",
     "device_of",
     "evaluating",
     "fits_window",

@@ -2,11 +2,73 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
-from course_lib.logprobs.forward import all_logits, head_of, hidden_states, with_positions
+from course_lib.logprobs.forward import Head, all_logits, head_of, hidden_states, with_positions
 from course_lib.logprobs.head import token_logps
 from course_lib.logprobs.padding import padding_matters, real_first
+
+
+@dataclass(frozen=True)
+class CompletionStates:
+    """The final hidden states that predict the N completion tokens of a batch, row by row.
+
+    Attributes:
+        hidden: (N, H), what the output layer is given.
+        targets: (N,) ids of the tokens.
+        places: (N,) of the tokens in the flattened (B, T).
+        shape: (B, T).
+    """
+
+    hidden: Tensor
+    targets: Tensor
+    places: Tensor
+    shape: tuple[int, int]
+    head: Head
+
+    def logps(self, *, temperature: float = 1.0, chunk_size: int | None = None) -> Tensor:
+        """ln p of each token, (N,) nats; see `completion_logps`."""
+        if temperature == 1:
+            return self.head.logps(self.hidden, self.targets, chunk_size)
+        return token_logps(self.head.logits(self.hidden) / temperature, self.targets)
+
+    def entropies(self, *, temperature: float = 1.0) -> Tensor:
+        """Entropy of the distribution that each token was drawn from, (N,) nats; holds all N logits at once."""
+        logps = (self.head.logits(self.hidden) / temperature).log_softmax(dim=-1)
+        return -(logps.exp() * logps).sum(dim=-1)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(N,) values at their tokens' places in (B, T), and 0 elsewhere."""
+        return values.new_zeros(self.shape).flatten().index_copy(0, self.places, values).view(self.shape)
+
+
+def completion_states(
+    model, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
+) -> CompletionStates | None:
+    """What predicts each completion token, from one pass through the model; arguments as in `completion_logps`.
+
+    Returns:
+        None where the model does not allow its output layer to be applied apart (the reason is logged once).
+
+    Raises:
+        ValueError: if the three tensors differ in shape, or a row has no token to score.
+    """
+    mask = _scored(input_ids, attention_mask, completion_mask)
+    if (head := head_of(model)) is None:
+        return None
+    shape = tuple(mask.shape)
+    columns = torch.arange(shape[1], device=mask.device).expand(shape)
+    if padding_matters(model, input_ids[attention_mask.bool()][:6]):
+        columns = real_first(attention_mask)
+        input_ids, attention_mask, mask = (t.gather(1, columns) for t in (input_ids, attention_mask, mask))
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(model, attention_mask)
+    where = mask.flatten().nonzero().squeeze(1)  # never a row's first column, so the token before is in its row
+    hidden = hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, where - 1)
+    places = where // shape[1] * shape[1] + columns.flatten()[where]
+    return CompletionStates(hidden, input_ids.flatten()[where], places, shape, head)
 
 
 def completion_logps(
@@ -49,11 +111,10 @@ def completion_logps(
         raise ValueError(f"temperature is above 0: at 0 nothing is drawn; got {temperature}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size is a number of tokens, at least 1; got {chunk_size}")
-    if not padding_matters(model, input_ids[attention_mask.bool()][:6]):
-        return _logps(model, input_ids, attention_mask, mask, chunk_size, temperature), mask
-    order = real_first(attention_mask)
-    moved = (tensor.gather(1, order) for tensor in (input_ids, attention_mask, mask))
-    return _logps(model, *moved, chunk_size, temperature).gather(1, order.argsort(dim=1)), mask
+    states = completion_states(model, input_ids, attention_mask, completion_mask)
+    if states is None:
+        return _from_logits(model, input_ids, attention_mask, mask, temperature), mask
+    return states.spread(states.logps(temperature=temperature, chunk_size=chunk_size)), mask
 
 
 def sequence_logps(
@@ -80,29 +141,18 @@ def sequence_logps(
     return total / mask.sum(dim=1) if average else total
 
 
-def _logps(
-    model, input_ids: Tensor, attention_mask: Tensor, mask: Tensor, chunk_size: int | None, temperature: float = 1.0
-) -> Tensor:
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(model, attention_mask)
-    head = head_of(model)
-    if head is None:
-        return _from_logits(model, inputs, mask, temperature)
-    where = mask.flatten().nonzero().squeeze(1)  # never a row's first column, so the token before is in its row
-    hidden = hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, where - 1)
-    targets = input_ids.flatten()[where]
-    if temperature == 1:
-        scored = head.logps(hidden, targets, chunk_size)
-    else:
-        scored = token_logps(head.logits(hidden) / temperature, targets)
-    return scored.new_zeros(mask.numel()).index_copy(0, where, scored).view(mask.shape)
-
-
-def _from_logits(model, inputs: dict[str, Tensor], mask: Tensor, temperature: float) -> Tensor:
+def _from_logits(model, input_ids: Tensor, attention_mask: Tensor, mask: Tensor, temperature: float) -> Tensor:
     """The same log-probabilities by way of the logits of all columns that hold a scored token."""
+    order = None
+    if padding_matters(model, input_ids[attention_mask.bool()][:6]):
+        order = real_first(attention_mask)
+        input_ids, attention_mask, mask = (t.gather(1, order) for t in (input_ids, attention_mask, mask))
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(model, attention_mask)
     columns = mask.any(dim=0).nonzero().squeeze(1)
     logits = all_logits(model, columns - 1, **inputs)
-    logps = token_logps(logits.float() / temperature, inputs["input_ids"][:, columns])
-    return logps.new_zeros(mask.shape).index_copy(1, columns, logps).masked_fill(~mask, 0.0)
+    logps = token_logps(logits.float() / temperature, input_ids[:, columns])
+    logps = logps.new_zeros(mask.shape).index_copy(1, columns, logps).masked_fill(~mask, 0.0)
+    return logps if order is None else logps.gather(1, order.argsort(dim=1))
 
 
 def _scored(input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor) -> Tensor:

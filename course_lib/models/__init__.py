@@ -1,6 +1,6 @@
 """Policies, references and reward models. Third in the flow, beside `logprobs`; knows `world` for its checkpoints."""
 
-from course_lib.models.critic import Critic, critic_of
+from course_lib.models.critic import Critic, ValueHead, critic_of, value_head_of
 from course_lib.models.loading import load_policy, load_reward_model
 from course_lib.models.reference import Reference, reference_of
 from course_lib.models.reward import sequence_rewards
@@ -10,6 +10,7 @@ from course_lib.models.vocabulary import pad_id, refuse_unknown_ids
 __all__ = [
     "Critic",
     "Reference",
+    "ValueHead",
     "critic_of",
     "load_policy",
     "load_reward_model",
@@ -18,4 +19,5 @@ __all__ = [
     "refuse_unknown_ids",
     "save_pretrained",
     "sequence_rewards",
+    "value_head_of",
 ]

@@ -37,6 +37,28 @@ class Critic(nn.Module):
         return before_each_token(self.head(self.body(**inputs, **cache).last_hidden_state.float()).squeeze(-1))
 
 
+class ValueHead(nn.Linear):
+    """A critic that is one layer on the policy's own final hidden states: no second body is held or run.
+
+    Args:
+        width: of the hidden states.
+    """
+
+    def __init__(self, width: int):
+        super().__init__(width, 1)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, H) states to (N,) values in reward units, fp32."""
+        return super().forward(hidden.to(self.weight.dtype)).squeeze(-1)
+
+
+def value_head_of(model) -> ValueHead:
+    """A value head for a causal language model, which says 0 to everything."""
+    return ValueHead(unwrapped(model).config.get_text_config().hidden_size).to(device_of(model))
+
+
 def before_each_token(values: Tensor) -> Tensor:
     """Values at each token moved to the token after it, (B, T); the first column is 0, nothing stands before it."""
     return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], dim=1)

@@ -12,8 +12,9 @@ from course_lib.trainers.history import History
 from course_lib.trainers.kto import KTOConfig, KTOTrainer
 from course_lib.trainers.method import Method
 from course_lib.trainers.online import OnlineConfig, OnlineTrainer
+from course_lib.trainers.online_preference import OnlinePreferenceConfig, OnlinePreferenceTrainer
 from course_lib.trainers.part import Part
-from course_lib.trainers.parts import TrainingError
+from course_lib.trainers.parts import Samples, TrainingError
 from course_lib.trainers.ppo import PPOConfig, PPOTrainer
 from course_lib.trainers.preference import PreferenceConfig, PreferenceTrainer
 from course_lib.trainers.reward import RewardTrainer
@@ -28,6 +29,8 @@ __all__ = [
     "KTOTrainer",
     "Method",
     "OnlineConfig",
+    "OnlinePreferenceConfig",
+    "OnlinePreferenceTrainer",
     "OnlineTrainer",
     "PPOConfig",
     "PPOTrainer",
@@ -37,6 +40,7 @@ __all__ = [
     "RewardTrainer",
     "Run",
     "SFTTrainer",
+    "Samples",
     "Trainer",
     "TrainingConfig",
     "TrainingError",

@@ -13,7 +13,7 @@ from course_lib.trainers.history import History
 from course_lib.trainers.loop import fit
 from course_lib.trainers.method import Method
 from course_lib.trainers.part import Part
-from course_lib.trainers.parts import standard_parts
+from course_lib.trainers.parts import evaluate, standard_parts
 from course_lib.trainers.run import Run
 
 
@@ -53,6 +53,10 @@ class Trainer(Method):
                 setattr(self, name, module.eval())
         run.accelerator.wait_for_everyone()
         return run.history
+
+    def held_out_metrics(self, run: Run) -> dict[str, float]:
+        """What a look at the held-out records finds: here means of the loss and its metrics over all of them."""
+        return evaluate(self, run)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the policy and its tokenizer so that `load_policy(folder)` reads them back."""

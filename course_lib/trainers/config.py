@@ -63,6 +63,11 @@ def folder(value) -> str:
     return "" if isinstance(value, (str, Path)) and str(value) else "a folder's path"
 
 
+def _signed_metric(value) -> str:
+    fits = isinstance(value, str) and value[:1] in "+-" and value[1:].startswith("eval_")
+    return "" if fits else "'-eval_loss' or another held-out metric, with - where low is good and + where high is"
+
+
 def _two_betas(value) -> str:
     share = number(least=0, most=1)
     fits = isinstance(value, (tuple, list)) and len(value) == 2 and not any(share(b) or b == 1 for b in value)
@@ -87,16 +92,23 @@ class TrainingConfig:
     accumulation: int = setting(1, count(), "micro-batches that a batch is cut into")
     schedule: str = setting("linear", one_of(*SCHEDULES), "how the learning rate falls after warm-up")
     warmup_ratio: float = setting(0.1, number(least=0, most=1), "share of the steps in which the rate rises")
+    optimizer: str = setting("adamw", one_of("adamw", "adamw-8bit"), "8bit: moments in 8 bits, by bitsandbytes")
     weight_decay: float = setting(0.0, number(least=0), "AdamW's decay")
     adam_betas: tuple[float, float] = setting((0.9, 0.999), _two_betas, "AdamW's averaging of gradients and squares")
     max_grad_norm: float = setting(1.0, number(above=0, infinite=True), "gradients are scaled down to it; inf never")
     max_length: int = setting(1024, count(2), "tokens of prompt and completion together")
     over_long: str = setting("refuse", one_of("refuse", "drop", "truncate"), "what becomes of longer records")
+    gradient_checkpointing: bool = setting(False, flag, "keep layers' inputs alone, and compute the rest again")
     mixed_precision: str = setting("no", one_of("no", "bf16"), "bf16: fp32 weights, arithmetic in bf16")
     chunk_size: int | None = setting(None, optional(count()), "tokens scored at a time, as in completion_logps")
     seed: int = setting(0, count(0), "of the order of batches, and of dropout")
     log_every: int = setting(10, count(), "optimiser steps averaged into one row of the history")
     eval_every: int | None = setting(None, optional(count()), "steps between looks at the held-out records")
+    keep_best: str | None = setting(
+        None,
+        optional(_signed_metric),
+        "held-out metric by which the best model is kept, in the folder `best`",
+    )
     checkpoint_folder: str | Path | None = setting(None, optional(folder), "where checkpoints go")
     checkpoint_every: int = setting(100, count(), "steps between checkpoints, if there is a folder for them")
     keep_checkpoints: int = setting(2, count(), "newest checkpoints that stay")
@@ -111,6 +123,9 @@ class TrainingConfig:
                 f"a batch of {self.batch_size} cannot be cut into {self.accumulation} micro-batches; "
                 "lower accumulation or raise batch_size"
             )
+
+        if self.keep_best and not (self.eval_every and self.checkpoint_folder):
+            raise ValueError("keep_best needs eval_every, to know what is best, and checkpoint_folder, to keep it in")
 
     def to_dict(self) -> dict:
         """All settings as plain values, for YAML or JSON."""

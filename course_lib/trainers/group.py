@@ -51,7 +51,7 @@ class GroupTrainer(OnlineTrainer):
     def terms(self, batch: dict[str, Tensor]) -> int:
         return int(batch["completion_mask"].sum()) if self.normalise == "token" else len(batch["scores"])
 
-    def advantages(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
         config = self.config
         rewards = batch["scores"]
         if config.loss == "rloo":
@@ -64,7 +64,7 @@ class GroupTrainer(OnlineTrainer):
         else:
             advantages = grpo_advantages(groups, scale=config.scale_by_std is not False)
         equal = (groups == groups[:, :1]).all(dim=1).float().mean().item()
-        return {"advantages": advantages.flatten()}, {"groups/all_equal": equal}
+        return batch | {"advantages": advantages.flatten()}, {"groups/all_equal": equal}
 
     def loss(self, policy, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         config, mask = self.config, batch["completion_mask"]

@@ -55,6 +55,8 @@ class Method(ABC):
             raise ValueError("the policy has no trainable weights; load it with lora_rank, or without quantization")
         if self.config.eval_every is not None and not eval_records:
             raise ValueError("eval_every is set, but there are no eval_records to look at; pass some, or leave it out")
+        if self.config.gradient_checkpointing:
+            policy.gradient_checkpointing_enable({"use_reentrant": False})
         _say_what_is_not_trained(policy)
         self.pad = pad_id(policy, tokenizer)
         positions = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
@@ -70,10 +72,15 @@ class Method(ABC):
         """Encode records behind those that are there; the indices of their rows."""
         records, start = list(records), len(self.rows)
         rows = encode_records(records, self.record_kind, tokenizer=self.tokenizer)
-        rows, kept = fit_rows(rows, self.longest, over_long=self.config.over_long)
+        rows, kept = fit_rows(rows, self.longest, over_long=self.config.over_long, room=self.room)
         self.rows += rows
         self.records += [records[i] for i in kept]
         return range(start, len(self.rows))
+
+    @property
+    def room(self) -> int:
+        """Tokens that a row must leave free behind its prompt."""
+        return 1
 
     def _refuse_small_batches(self) -> None:
         rows = len(self.training)

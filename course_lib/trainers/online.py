@@ -22,6 +22,7 @@ from course_lib.trainers.referenced import frozen_reference
 from course_lib.trainers.rollout_batches import RolloutBatches
 
 READ = ("input_ids", "attention_mask", "completion_mask")  # what a model is given of a batch
+HELD_OUT_SEED = 2**31  # so that every look draws with the same numbers, which no rollout has
 RewardFunction = Callable[[Sequence, Sequence], Tensor]
 
 
@@ -38,7 +39,6 @@ class OnlineConfig(TrainingConfig):
     max_new_tokens: int = setting(48, count(), "where a completion is cut off")
     temperature: float = setting(1.0, number(above=0), "of the distribution that is drawn from and trained")
     kl_coefficient: float = setting(0.05, number(least=0), "price of a nat of distance from the reference")
-    kl_estimator: str = setting("k1", one_of("k1", "k2", "k3"), "how that distance is estimated; see kl_estimate")
     missing_end_penalty: float = setting(0.0, number(least=0), "taken from the score of a completion that was cut off")
     stop_at_kl: float | None = setting(
         None, optional(number(above=0)), "the rest of a rollout is dropped once the policy is so many nats a token away"
@@ -55,6 +55,8 @@ class OnlineTrainer(Trainer):
         reward: `(prompts, completions)` to a tensor (B,): one number for each completion.
         reference: "auto" (adapters off where the policy has fresh ones, else a frozen copy), "copy", "adapter-off", or
             another model, which is frozen in place. Without a price on distance (`kl_coefficient=0`) none is held.
+        eval_records: prompts that are never trained on: each is answered once at every look, by the same random
+            numbers, and scores, distance and lengths go into the history as `eval_objective/scores` and so on.
 
     Dropout is off while it trains, so that the first update's probability ratio is 1.
     """
@@ -72,14 +74,28 @@ class OnlineTrainer(Trainer):
         *,
         reward: RewardFunction,
         reference: str | torch.nn.Module = "auto",
+        eval_records: Sequence[dict] | None = None,
     ):
-        super().__init__(policy, tokenizer, records, config)
+        super().__init__(policy, tokenizer, records, config, eval_records=eval_records)
         self.reward = reward
-        self.reference = self._reference(reference) if self.config.kl_coefficient else None
+        self.reference = self._reference(reference) if self.holds_reference else None
         self.kl_coefficient = self.config.kl_coefficient
         self.rollout: Rollout | None = None  # the latest one, to look at
         self.of_rollout: dict[str, float] = {}  # its metrics, which all updates on it report
         self._batches: RolloutBatches | None = None
+
+    @property
+    def room(self) -> int:
+        return self.config.max_new_tokens
+
+    @property
+    def rows_per_prompt(self) -> int:
+        """Rows that a prompt adds to a rollout, at most."""
+        return self.config.completions
+
+    @property
+    def holds_reference(self) -> bool:
+        return self.config.kl_coefficient > 0
 
     def _reference(self, wanted):
         if not isinstance(wanted, str):
@@ -104,7 +120,7 @@ class OnlineTrainer(Trainer):
             len(self.training),
             self.collect,
             prompts_per_rollout=config.prompts_per_rollout,
-            completions=config.completions,
+            rows_per_prompt=self.rows_per_prompt,
             batch_size=config.batch_size,
             update_epochs=config.update_epochs,
             accumulation=config.accumulation,
@@ -122,28 +138,41 @@ class OnlineTrainer(Trainer):
             yield
 
     def collect(self, number: int, indices: list[int]) -> dict[str, Tensor]:
-        """One rollout as tensors: what was drawn, its scores, the reference's opinion, and the advantages."""
+        """One rollout as tensors: drawn, scored, read by the reference, and made into what updates need."""
         config = self.config
-        prompts = [self.records[i]["prompt"] for i in indices]
-        self.rollout = roll_out(
+        self.rollout = self.roll_out(indices, config.completions, config.seed * 1_000_003 + number)
+        batch = self.scored(self.rollout)
+        found, metrics = self.prepare(batch)
+        self.of_rollout = self.rollout_metrics(batch) | metrics
+        return found
+
+    def roll_out(self, indices: Sequence[int], n: int, seed: int) -> Rollout:
+        """`n` completions of each of these prompts."""
+        return roll_out(
             self.policy,
             self.tokenizer,
-            prompts,
-            n=config.completions,
-            max_new_tokens=config.max_new_tokens,
-            decoding=Decoding(config.temperature),
-            seed=config.seed * 1_000_003 + number,
-            batch_size=config.rollout_batch,
+            [self.records[i]["prompt"] for i in indices],
+            n=n,
+            max_new_tokens=self.config.max_new_tokens,
+            decoding=Decoding(self.config.temperature),
+            seed=seed,
+            batch_size=self.config.rollout_batch,
         )
-        batch = self.rollout.batch(self.pad)
+
+    def scored(self, rollout: Rollout) -> dict[str, Tensor]:
+        """A rollout as tensors, with its scores and the reference's log-probabilities."""
+        batch = rollout.batch(self.pad)
         batch["old_logps"] = batch.pop("logps")
         del batch["plain_logps"]
-        batch["scores"] = self.scores(self.rollout)
+        batch["scores"] = self.scores(rollout)
         batch["ref_logps"] = self.reference_logps(batch)
         batch["kl"] = (batch["old_logps"] - batch["ref_logps"]).sum(dim=1)  # k1 of each completion, nats
-        found, metrics = self.advantages(batch)
-        self.of_rollout = self.rollout_metrics(batch) | metrics
-        return batch | found
+        return batch
+
+    def held_out_metrics(self, run) -> dict[str, float]:
+        """Means over one completion of each held-out prompt; `held_out_rollout` keeps them to be read."""
+        self.held_out_rollout = self.roll_out(self.held_out, 1, HELD_OUT_SEED)
+        return self.rollout_metrics(self.scored(self.held_out_rollout))
 
     def scores(self, rollout: Rollout) -> Tensor:
         """(B,) the reward of each completion, less the penalty of those that were cut off.
@@ -194,8 +223,8 @@ class OnlineTrainer(Trainer):
         return torch.cat([function(part).cpu() for part in parts])
 
     @abstractmethod
-    def advantages(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """What a method computes of a rollout before the first update on it, and metrics of that."""
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What updates on a rollout are made of, and metrics of that."""
 
     def rollout_metrics(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Means over completions of what the rollout showed, under the names that TRL gave them."""

@@ -6,11 +6,13 @@ import logging
 import signal
 import threading
 from collections import defaultdict
+from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
 from course_lib.logprobs import evaluating
+from course_lib.rollouts import sample
 from course_lib.trainers.checkpoint import Checkpoints
 from course_lib.trainers.loop import to_device
 from course_lib.trainers.method import Method
@@ -30,6 +32,8 @@ def standard_parts(trainer: Method, checkpoints: Checkpoints | None) -> list[Par
     parts: list[Part] = [FiniteCheck(), StopOnSignal()]
     if trainer.held_out:
         parts.append(Evaluate(trainer))
+    if trainer.config.keep_best:
+        parts.append(KeepBest(trainer))
     parts += [Log(trainer.config.log_every), Progress(trainer.name, trainer.config.progress)]
     if checkpoints:
         parts.append(SaveCheckpoints(trainer, checkpoints))
@@ -108,16 +112,17 @@ def _heard(number: int) -> bool:
 
 
 class Evaluate(Part):
-    """Means of the loss and metrics over the held-out records, every `eval_every` steps and at the end."""
+    """Metrics over the held-out records, every `eval_every` steps and at the end."""
 
-    def __init__(self, trainer: Method):
+    def __init__(self, trainer):
         self.trainer = trainer
 
     def after_step(self, run: Run) -> None:
         every = self.trainer.config.eval_every
         due = every is not None and run.step % every == 0
         if due or run.step == run.steps or run.history.interrupted:
-            run.metrics |= {f"eval_{name}": value for name, value in evaluate(self.trainer, run).items()}
+            found = self.trainer.held_out_metrics(run)
+            run.metrics |= {f"eval_{name}": value for name, value in found.items()}
 
 
 @torch.no_grad()
@@ -136,6 +141,52 @@ def evaluate(trainer: Method, run: Run) -> dict[str, float]:
         for name, value in ({"loss": loss.item() / terms} | metrics).items():
             sums[name] += value * terms
     return {name: value / total for name, value in sums.items()}
+
+
+class KeepBest(Part):
+    """Write the model as `checkpoint_folder/best` whenever the held-out metric that `keep_best` names improves."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.sign, self.metric = (-1 if trainer.config.keep_best[0] == "-" else 1), trainer.config.keep_best[1:]
+
+    def after_step(self, run: Run) -> None:
+        if not any(name.startswith("eval_") for name in run.metrics):
+            return
+        if self.metric not in run.metrics:
+            known = sorted(name for name in run.metrics if name.startswith("eval_"))
+            raise TrainingError(f"keep_best names {self.metric!r}, and held-out metrics are {', '.join(known)}")
+        value = run.metrics[self.metric]
+        if run.best is None or self.sign * value > self.sign * run.best:
+            run.best = value
+            self.trainer.save_pretrained(Path(self.trainer.config.checkpoint_folder) / "best")
+
+
+class Samples(Part):
+    """Greedy replies to a few prompts every so many steps and at the end, to read beside the curves.
+
+    Args:
+        prompts: strings or dialogues.
+        every: optimiser steps between looks.
+        tokenizer: the policy's.
+
+    `rows` holds `{"step", "prompt", "reply"}` for each.
+    """
+
+    def __init__(self, prompts, every: int, tokenizer, *, max_new_tokens: int = 48):
+        self.prompts, self.every, self.tokenizer = list(prompts), every, tokenizer
+        self.max_new_tokens, self.rows = max_new_tokens, []
+
+    def after_step(self, run: Run) -> None:
+        if run.step % self.every and run.step != run.steps and not run.history.interrupted:
+            return
+        policy = run.unwrapped()["policy"]
+        replies = sample(
+            policy, self.tokenizer, self.prompts, temperature=0, max_new_tokens=self.max_new_tokens
+        )  # fmt: skip
+        self.rows += [
+            {"step": run.step, "prompt": p, "reply": r} for p, r in zip(self.prompts, replies, strict=True)
+        ]  # fmt: skip
 
 
 class Log(Part):

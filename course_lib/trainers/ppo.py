@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.logprobs import evaluating
+from course_lib.logprobs import completion_states, evaluating
 from course_lib.losses import (
     generalized_advantage_estimate,
     kl_estimate,
@@ -17,9 +17,9 @@ from course_lib.losses import (
     ppo_value_loss,
     whiten,
 )
-from course_lib.models import critic_of
+from course_lib.models import critic_of, value_head_of
 from course_lib.trainers.config import count, flag, number, one_of, optional, setting
-from course_lib.trainers.online import OnlineConfig, OnlineTrainer
+from course_lib.trainers.online import READ, OnlineConfig, OnlineTrainer
 
 
 @dataclass
@@ -36,8 +36,10 @@ class PPOConfig(OnlineConfig):
         0.9, number(above=0, most=1), "how far a value moves on one rollout, reward units"
     )
     value_coefficient: float = setting(0.5, number(above=0), "weight of the critic's loss")
+    critic: str = setting("separate", one_of("separate", "shared"), "a model of its own, or a head on the policy")
     critic_learning_rate: float | None = setting(None, optional(number(above=0)), "None: five times the policy's")
     critic_warmup: int = setting(0, count(0), "rollouts in which the critic alone learns")
+    kl_estimator: str = setting("k1", one_of("k1", "k2", "k3"), "how distance is estimated; see kl_estimate")
     kl_in: str = setting("reward", one_of("reward", "loss"), "where distance from the reference is paid for")
     target_kl: float | None = setting(
         None,
@@ -45,6 +47,7 @@ class PPOConfig(OnlineConfig):
         "nats per completion that the price of distance is steered to; None: fixed price",
     )
     kl_horizon: int = setting(10_000, count(), "completions over which the price is steered")
+    entropy_coefficient: float = setting(0.0, number(least=0), "reward units paid for a nat of a token's entropy")
     whiten_advantages: bool = setting(True, flag, "advantages of a rollout get mean 0 and variance 1")
     whiten_rewards: bool = setting(False, flag, "rewards of a rollout get variance 1")
 
@@ -61,7 +64,8 @@ class PPOTrainer(OnlineTrainer):
     """`PPOTrainer(policy, tokenizer, [{"prompt"}], PPOConfig(), reward=reward_function).train()`.
 
     Args:
-        critic: a model `(input_ids, attention_mask)` to values (B, T) before each token; else `critic_of(policy)`.
+        critic: a model `(input_ids, attention_mask)` to values (B, T) before each token. By default a copy of the
+            policy's body with a value head, or with `critic="shared"` in the config a head on the policy alone.
 
     Each rollout is drawn, scored and judged by the critic once, then gone through in minibatches. Metrics have TRL's
     former names: `objective/scores`, `objective/kl`, `policy/clipfrac_avg`, `loss/value_avg`, ...
@@ -71,9 +75,13 @@ class PPOTrainer(OnlineTrainer):
     config: PPOConfig
 
     def __init__(self, policy, tokenizer, records: Sequence[dict], config: PPOConfig | None = None, *, reward,
-                 reference="auto", critic: torch.nn.Module | None = None):  # fmt: skip
-        super().__init__(policy, tokenizer, records, config, reward=reward, reference=reference)
-        self.critic = critic_of(policy) if critic is None else critic
+                 reference="auto", critic: torch.nn.Module | None = None, eval_records=None):  # fmt: skip
+        super().__init__(policy, tokenizer, records, config, reward=reward, reference=reference,
+                         eval_records=eval_records)  # fmt: skip
+        self.shares_trunk = critic is None and self.config.critic == "shared"
+        if critic is None:
+            critic = value_head_of(policy) if self.shares_trunk else critic_of(policy)
+        self.critic = critic
 
     def trained(self) -> dict[str, torch.nn.Module]:
         return {"policy": self.policy, "critic": self.critic}
@@ -83,10 +91,10 @@ class PPOTrainer(OnlineTrainer):
         rate = self.config.learning_rate
         return rate if name == "policy" else 5 * rate if own is None else own
 
-    def advantages(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
         config, mask = self.config, batch["completion_mask"]
         with torch.no_grad(), evaluating(self.critic):
-            values = self.in_parts(lambda part: self.critic(part["input_ids"], part["attention_mask"]), batch)
+            values = self.in_parts(lambda part: self.values(self.policy, self.critic, part), batch)
         values = values.masked_fill(~mask, 0.0)
         price = self.kl_coefficient if config.kl_in == "reward" else 0.0
         rewards = kl_shaped_rewards(
@@ -107,19 +115,19 @@ class PPOTrainer(OnlineTrainer):
             "policy/learns": float(not warming),
         }
         self._steer(batch["kl"])
-        return found, metrics
+        return batch | found, metrics
 
     def loss(self, policy, critic, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         config, mask = self.config, batch["completion_mask"]
-        logps = self.logps(policy, batch)
+        logps, values, entropy = self.read(policy, critic, batch)
         policy_loss = ppo_policy_loss(
             logps, batch["old_logps"], batch["advantages"], mask, clip_range=config.clip_range, reduction="sum"
         )
-        values = critic(batch["input_ids"], batch["attention_mask"])
         value_loss = ppo_value_loss(
             values, batch["old_values"], batch["returns"], mask, clip_range=config.value_clip_range, reduction="sum"
         )
-        loss = self.of_rollout["policy/learns"] * policy_loss + config.value_coefficient * value_loss
+        loss = self.learns * (policy_loss - config.entropy_coefficient * entropy)
+        loss = loss + config.value_coefficient * value_loss
         if config.kl_in == "loss" and self.kl_coefficient:
             inside = [t.masked_fill(~mask, 0.0) for t in (logps, batch["ref_logps"])]
             loss = loss + self.kl_coefficient * kl_estimate(*inside, estimator=config.kl_estimator).sum()
@@ -127,7 +135,47 @@ class PPOTrainer(OnlineTrainer):
         metrics = {"loss/policy_avg": policy_loss.item() / tokens, "loss/value_avg": value_loss.item() / tokens}
         moved = (values.detach() - batch["old_values"]).abs()[mask] > config.value_clip_range
         metrics["val/clipfrac_avg"] = moved.float().mean().item()
+        if config.entropy_coefficient:
+            metrics["policy/entropy_avg"] = entropy.item() / tokens
         return loss, metrics | self.update_metrics(logps, batch, config.clip_range) | self.of_rollout
+
+    @property
+    def learns(self) -> float:
+        """Whether the rollout at hand moves the policy: 0 while the critic warms up."""
+        return self.of_rollout["policy/learns"]
+
+    def values(self, policy, critic, batch: dict[str, Tensor]) -> Tensor:
+        """(B, T) the critic's values before each token, reward units."""
+        if not self.shares_trunk:
+            return critic(batch["input_ids"], batch["attention_mask"])
+        states = self.states(policy, batch)
+        return states.spread(critic(states.hidden))
+
+    def read(self, policy, critic, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Log-probabilities and values of the completions' tokens, (B, T), and the sum of their entropies in nats.
+
+        One pass through the policy gives all that is asked of it; entropies are computed only where they are paid for.
+        """
+        config = self.config
+        if not (self.shares_trunk or config.entropy_coefficient):
+            return self.logps(policy, batch), self.values(policy, critic, batch), 0.0
+        states = self.states(policy, batch)
+        logps = states.spread(states.logps(temperature=config.temperature, chunk_size=config.chunk_size))
+        if self.shares_trunk:  # while it warms up, the head's errors must not move the policy's body
+            values = states.spread(critic(states.hidden if self.learns else states.hidden.detach()))
+        else:
+            values = self.values(policy, critic, batch)
+        paid = config.entropy_coefficient > 0
+        return logps, values, states.entropies(temperature=config.temperature).sum() if paid else 0.0
+
+    def states(self, policy, batch: dict[str, Tensor]):
+        states = completion_states(policy, *(batch[name] for name in READ))
+        if states is None:
+            raise ValueError(
+                "a shared critic and an entropy bonus read the policy's final hidden states, and this model's output "
+                "layer cannot be applied apart; set critic to 'separate' and entropy_coefficient to 0"
+            )
+        return states
 
     def _steer(self, kl: Tensor) -> None:
         """Ziegler et al. 2019: the price rises by up to a fifth of n / horizon while KL is above its target."""

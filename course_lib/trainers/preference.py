@@ -182,12 +182,12 @@ class PreferenceTrainer(ReferencedTrainer):
         arguments += [-logps[0] / lengths[0]] if method.nll else ()
         loss = method.loss(*arguments, beta=self.beta, reduction="sum", **self.settings)
         if self.loss_name not in METHODS:
-            _refuse_what_cannot_train(loss, self.loss_name)
+            refuse_what_cannot_train(loss, self.loss_name)
         rewards = self.beta * ((scores - ref) if method.reference else logps / lengths).detach()
-        return loss, _metrics(rewards, logps.detach())
+        return loss, pair_metrics(rewards, logps.detach())
 
 
-def _refuse_what_cannot_train(loss, name: str) -> None:
+def refuse_what_cannot_train(loss, name: str) -> None:
     """See that a loss from outside is one number that depends on the policy."""
     if not isinstance(loss, Tensor) or loss.dim() != 0:
         what = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -198,7 +198,8 @@ def _refuse_what_cannot_train(loss, name: str) -> None:
         )
 
 
-def _metrics(rewards: Tensor, logps: Tensor) -> dict[str, float]:
+def pair_metrics(rewards: Tensor, logps: Tensor) -> dict[str, float]:
+    """What is logged of B pairs: implicit rewards (2, B) and log-probabilities (2, B), chosen first."""
     values = {
         "rewards/chosen": rewards[0],
         "rewards/rejected": rewards[1],

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from course_lib.data import even_parts
+from course_lib.trainers.parts import TrainingError
 
 
 class RolloutBatches:
@@ -17,7 +18,7 @@ class RolloutBatches:
         prompts: how many there are.
         collect: `(round, prompt indices)` to the tensors of a rollout, (B, T) or (B,) each.
         prompts_per_rollout: prompts that are rolled out together; the last of a pass may be fewer.
-        completions: completions of each prompt.
+        rows_per_prompt: rows that a prompt adds to a rollout, at most.
         batch_size: completions of an optimiser step.
         update_epochs: how often a rollout is gone through.
         accumulation: micro-batches of a minibatch.
@@ -30,7 +31,7 @@ class RolloutBatches:
         collect: Callable[[int, list[int]], dict[str, Tensor]],
         *,
         prompts_per_rollout: int,
-        completions: int,
+        rows_per_prompt: int,
         batch_size: int,
         update_epochs: int,
         accumulation: int,
@@ -38,7 +39,7 @@ class RolloutBatches:
     ):
         self.prompts, self.collect, self.seed = prompts, collect, seed
         self.per_rollout = min(prompts_per_rollout, prompts)
-        self.completions, self.batch_size = completions, batch_size
+        self.rows_per_prompt, self.batch_size = rows_per_prompt, batch_size
         self.update_epochs, self.accumulation = update_epochs, accumulation
         self.round, self.rollout, self.queue = 0, {}, []
 
@@ -49,18 +50,28 @@ class RolloutBatches:
 
     def __len__(self) -> int:
         """Optimiser steps in a pass over the prompts."""
-        return self.rounds * self.update_epochs * len(self._cut(list(range(self.per_rollout * self.completions))))
+        return self.rounds * self.update_epochs * len(self._cut(list(range(self.per_rollout * self.rows_per_prompt))))
 
     def take(self) -> list[dict[str, Tensor]]:
-        """The next minibatch, as micro-batches."""
-        if not self.queue:
+        """The next minibatch, as micro-batches.
+
+        Raises:
+            TrainingError: if a whole pass over the prompts gave nothing to learn from.
+        """
+        began = self.round
+        while not self.queue:
+            if self.round - began > self.rounds:
+                raise TrainingError(
+                    "all completions of every prompt have equal rewards, so there is nothing to learn from; look at "
+                    "the reward function, or raise temperature or completions. The weights are kept"
+                )
             self.rollout = self.collect(self.round, self._asked(self.round))
             rows = len(self.rollout["input_ids"])
-            for epoch in range(self.update_epochs):
+            for epoch in range(self.update_epochs if rows else 0):
                 self.queue += self._cut(self._shuffled(range(rows), f"{self.round}-{epoch}"))
             self.round += 1
         rows = self.queue.pop(0)
-        return [self._rows(part) for part in even_parts(rows, self.accumulation)]
+        return [self._rows(part) for part in even_parts(rows, min(len(rows), self.accumulation))]
 
     def drop_the_rest(self) -> None:
         """Go on with a new rollout."""
@@ -87,6 +98,6 @@ class RolloutBatches:
     def _rows(self, rows: list[int]) -> dict[str, Tensor]:
         """Some rows of the rollout, without columns that are padding in all of them."""
         picked = {name: tensor[rows] for name, tensor in self.rollout.items()}
-        used = picked["attention_mask"].bool().any(dim=0).nonzero()[:, 0]
+        used = picked["attention_mask"].bool().flatten(0, -2).any(dim=0).nonzero()[:, 0]
         first, last = used[0], used[-1] + 1
-        return {name: t[:, first:last] if t.dim() == 2 else t for name, t in picked.items()}
+        return {name: t[..., first:last] if t.dim() > 1 else t for name, t in picked.items()}

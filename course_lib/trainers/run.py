@@ -24,6 +24,7 @@ class Run:
         step: optimiser steps taken; `steps`: those to take.
         models: the trained models as Accelerate wraps them, by name.
         metrics: those of the step at hand, before they are averaged into the history.
+        best: the best value of the metric that `keep_best` names, None before the first.
     """
 
     def __init__(self, trainer: Method):
@@ -36,22 +37,19 @@ class Run:
             module.zero_grad()  # what a run that failed left behind must not enter the first step
         trainer.before_training(self.accelerator)
         self.batches = trainer.batches(self)
-        optimizer = torch.optim.AdamW(
+        optimizer = _adamw(
+            config,
             [
                 {"params": [p for p in module.parameters() if p.requires_grad], "lr": trainer.learning_rate_of(name)}
                 for name, module in modules.items()
             ],
-            lr=config.learning_rate,
-            betas=tuple(config.adam_betas),
-            weight_decay=config.weight_decay,
-            fused=True,
         )
         *models, self.optimizer = self.accelerator.prepare(*modules.values(), optimizer)
         self.models = dict(zip(modules, models, strict=True))
         self.step, self.steps = 0, max(1, round(config.epochs * len(self.batches)))
         warmup = round(config.warmup_ratio * self.steps)
         self.scheduler = get_scheduler(config.schedule, self.optimizer, warmup, self.steps)
-        self.history, self.metrics = History(), {}
+        self.history, self.metrics, self.best = History(), {}, None
         self.since_last_row: dict[str, list[float]] = defaultdict(list)
 
     @property
@@ -84,6 +82,7 @@ class Run:
             "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"},
             "batches": self.batches.state_dict(),
             "history": self.history.rows,
+            "best": self.best,
             "since_last_row": dict(self.since_last_row),
             "random": gather_object([_random_state()]),  # of every process: each draws its own dropout
         }
@@ -103,10 +102,21 @@ class Run:
         )
         self.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": [None] * len(self.scheduler.lr_lambdas)})
         self.batches.load_state_dict(state["batches"])
-        self.history.rows[:] = state["history"]
+        self.history.rows[:], self.best = state["history"], state["best"]
         self.since_last_row.update(state["since_last_row"])
         processes = state["random"]
         _set_random_state(processes[self.accelerator.process_index % len(processes)])
+
+
+def _adamw(config: TrainingConfig, groups: list[dict]):
+    options = {
+        "lr": config.learning_rate, "betas": tuple(config.adam_betas), "weight_decay": config.weight_decay
+    }  # fmt: skip
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, **options, fused=True)
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(groups, **options)
 
 
 def _accelerator(config: TrainingConfig) -> Accelerator:

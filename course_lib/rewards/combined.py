@@ -1,59 +1,13 @@
-"""Reward functions: `(prompts, completions)` to a tensor (B,). Pocket World's true one is `world.gold_reward`."""
+"""Several rewards as one: ensembles, and weighted sums."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from course_lib.data import collate_completions, encode_completion
-from course_lib.logprobs import device_of, evaluating, unwrapped
-from course_lib.models import pad_id, refuse_unknown_ids, sequence_rewards
-
-RewardFunction = Callable[[Sequence, Sequence], Tensor]
-
-
-def learned_reward(model, tokenizer, *, batch_size: int = 256) -> RewardFunction:
-    """A trained reward model as a reward function.
-
-    Args:
-        model: one of transformers for sequence classification with one label, with adapters or without. It is
-            used in evaluation mode, whatever mode it is in.
-        tokenizer: its tokenizer.
-        batch_size: responses scored together, at least 1.
-
-    Returns:
-        A function of B prompts and B completions (both strings, or both chat messages) that gives their
-        rewards, shape (B,), on the CPU.
-
-    Raises:
-        ValueError: for a batch size below 1 or a model with more labels than one; by the function: for prompts and
-            completions of different number, tokens that the model does not have, or a model without a reward head.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1; got {batch_size}")
-    if (labels := unwrapped(model).config.num_labels) != 1:
-        raise ValueError(f"a reward model has one label; this one has {labels}. Load it with num_labels=1")
-
-    @torch.inference_mode()
-    def score(prompts: Sequence, completions: Sequence) -> Tensor:
-        if len(prompts) != len(completions):
-            raise ValueError(f"there are {len(prompts)} prompts but {len(completions)} completions")
-        device, pad = device_of(model), pad_id(model, tokenizer)
-        rows = [encode_completion(p, c, tokenizer) for p, c in zip(prompts, completions, strict=True)]
-        refuse_unknown_ids(model, (token for row in rows for token in (*row.prompt_ids, *row.completion_ids)))
-        order = sorted(range(len(rows)), key=lambda i: rows[i].length)
-        rewards = torch.zeros(len(rows))
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            batch = collate_completions([rows[i] for i in indices], pad)
-            inputs = batch["input_ids"].to(device), batch["attention_mask"].to(device)
-            with evaluating(model):
-                rewards[indices] = sequence_rewards(model, *inputs).cpu()
-        return rewards
-
-    return score
+from course_lib.rewards.learned import RewardFunction
 
 
 def ensemble_reward(
