@@ -363,3 +363,13 @@ def test_the_weight_of_a_pair_falls_as_its_margin_grows():
     line = figure.axes[1].lines[0]
     x, weight = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
     np.testing.assert_allclose(weight, 1 / (1 + np.exp(0.1 * x)), rtol=1e-6)
+
+
+def test_refusals_are_dots_a_seed_beside_the_corner_that_is_wanted():
+    ax = figures.refusals({"DPO": ([0.1, 0.2], [0.7, 0.9]), "SFT": ([0.0, 0.0], [0.1, 0.1])})
+    dots = [collection.get_offsets().tolist() for collection in ax.collections]
+    assert dots == [[[0.1, 0.7], [0.2, 0.9]], [[0.0, 0.1], [0.0, 0.1]]]
+    assert ax.patches[0].get_bbox().x1 == pytest.approx(0.2) and ax.patches[0].get_bbox().y0 == pytest.approx(0.8)
+    assert "DPO refuses, harmless and unsafe requests, seed by seed: 0.10 and 0.70, 0.20 and 0.90." in description(
+        ax.figure
+    )

@@ -16,7 +16,16 @@ from course_lib.figures.resources import (
 )
 from course_lib.figures.style import COLORS, KIND_COLORS, PHASE_COLORS, STYLE, label, use_style
 from course_lib.figures.tokens import plot_next_token, token_masks
-from course_lib.figures.training import bars, curves, intervals, shifts, stacked_parts, sweep, temperature_sweep
+from course_lib.figures.training import (
+    bars,
+    curves,
+    intervals,
+    refusals,
+    shifts,
+    stacked_parts,
+    sweep,
+    temperature_sweep,
+)
 
 __all__ = [
     "COLORS",
@@ -45,6 +54,7 @@ __all__ = [
     "plot_speed",
     "policy_bars",
     "policy_sweep",
+    "refusals",
     "roofline_plot",
     "shifts",
     "stacked_parts",

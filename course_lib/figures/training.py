@@ -47,6 +47,22 @@ def bars(values: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None 
     return ax
 
 
+def refusals(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Axes:
+    """Harmless and unsafe requests refused, one dot a seed: the corner with few of the first and most of the second."""
+    ax = plt.subplots(figsize=(6, 3.6))[1]
+    ax.add_patch(plt.Rectangle((-0.03, 0.8), 0.23, 0.23, color=COLORS["chosen"], alpha=0.12, linewidth=0))
+    ax.text(0.0, 0.98, "wanted", color=COLORS["chosen"], fontsize=9, va="top")
+    for arm, (harmless, unsafe) in arms.items():
+        color = COLORS.get(arm.lower(), COLORS["quiet"])
+        ax.scatter(harmless, unsafe, color=color, label=label(arm), s=42, alpha=0.85)
+        pairs = ", ".join(f"{a:.2f} and {b:.2f}" for a, b in zip(harmless, unsafe, strict=True))
+        describe(ax, f"{label(arm)} refuses, harmless and unsafe requests, seed by seed: {pairs}.")
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="share of harmless requests refused")
+    ax.set_ylabel("share of unsafe requests refused")
+    ax.legend(loc="lower right")
+    return ax
+
+
 def stacked_parts(parts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Mean parts of the gold reward, one row of `parts` a method: gains to the right, losses to the left."""
     ax = ax or plt.subplots(figsize=(8, 0.6 * len(parts) + 1.2))[1]
@@ -55,7 +71,7 @@ def stacked_parts(parts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     for color, column in zip(REWARD_PART_COLORS, parts.columns, strict=False):
         values = parts[column].to_numpy()
         start = np.where(values >= 0, right, left)
-        ax.barh(y, values, left=start, color=color, label=column if values.any() else None, height=0.6)
+        ax.barh(y, values, left=start, color=color, label=column if np.abs(values).max() >= 0.01 else None, height=0.6)
         right, left = right + np.maximum(values, 0), left + np.minimum(values, 0)
     ax.plot(parts.sum(axis=1), y, "D", color=COLORS["ink"], markersize=6, label="gold reward")
     for method, row in parts.iterrows():
