@@ -35,6 +35,8 @@ from course_lib.logprobs import (
     linear_logps,
     pair_logps,
     token_logps,
+    visible_segments,
+    why_no_own_mask,
     why_not_shared,
 )
 
@@ -361,3 +363,17 @@ def test_completion_states_give_log_probabilities_and_entropies_at_their_tokens_
     place = 3 - (2 if side == "left" else 0)
     wanted_entropy = torch.distributions.Categorical(logits=logits[place - 1]).entropy()
     torch.testing.assert_close(entropies[0, 3], wanted_entropy, atol=1e-4, rtol=1e-4)
+
+
+def test_a_completion_sees_the_common_part_and_itself_alone():
+    segments = torch.tensor([[0, 0, 1, 1, 2, -1]])
+    seen = visible_segments(segments, tiny_llama(50))[0, 0].int().tolist()
+    assert seen == [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0],
+                    [1, 1, 0, 0, 1, 0], [1, 1, 0, 0, 0, 1]]  # fmt: skip
+
+
+def test_a_model_that_takes_no_mask_of_its_own_is_known_by_its_looks():
+    model = tiny_llama(50)
+    assert why_no_own_mask(model) == ""
+    model.config._attn_implementation = "flash_attention_2"
+    assert "takes no mask of its own" in why_no_own_mask(model)

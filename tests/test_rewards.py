@@ -2,10 +2,17 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
-from course_lib import load_reward_model, world
-from course_lib.models import sequence_rewards
+from course_lib import RewardTrainer, TrainingConfig, load_reward_model, world
+from course_lib.data import Encoded, collate_shared_ends
+from course_lib.models import pair_rewards, sequence_rewards, why_rewards_not_shared
 from course_lib.rewards import learned_reward
 
 PROMPTS, COMPLETIONS = ["d e f g", "a b", "c"], ["l", "h", "i j k"]
@@ -102,3 +109,58 @@ def test_the_last_token_is_found_behind_padding_on_either_side(side):
     blank, ones = torch.zeros(1, 2).long(), torch.ones_like(ids)
     parts = [(blank, ids), (0 * blank, ones)] if side == "left" else [(ids, blank), (ones, 0 * blank)]
     torch.testing.assert_close(sequence_rewards(model, *(torch.cat(part, dim=1) for part in parts)), alone)
+
+
+def pairs_of_unequal_rows():
+    prompt, other = [5, 6, 7, 8], [9, 10]
+    return [
+        (Encoded(prompt, [11, 12, 13, 2]), Encoded(prompt, [11, 14, 2])),
+        (Encoded(other, [15, 2]), Encoded(other, [16, 17, 18, 19, 2])),
+        (Encoded(other, [2]), Encoded(other, [20, 2])),
+        (Encoded(other, [21, 2]), Encoded(other, [21, 2])),
+    ]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("model", [scorer(), with_adapters(scorer())], ids=["plain", "adapters"])
+def test_rewards_of_pairs_that_share_their_start_are_those_of_each_text_alone(model, attention):
+    model.config._attn_implementation = attention
+    pairs = pairs_of_unequal_rows()
+    together = pair_rewards(model, **collate_shared_ends(pairs, 0))
+    for number, side in enumerate([*(c for c, _ in pairs), *(r for _, r in pairs)]):
+        ids = torch.tensor([side.prompt_ids + side.completion_ids])
+        alone = sequence_rewards(model, ids, torch.ones_like(ids))
+        torch.testing.assert_close(together[number : number + 1], alone, atol=1e-5, rtol=1e-5)
+    model.config._attn_implementation = "sdpa"
+
+
+def test_a_pair_without_a_common_prompt_is_refused():
+    with pytest.raises(ValueError, match="row 0 of the batch needs one prompt"):
+        collate_shared_ends([(Encoded([5], [2]), Encoded([6], [2]))], 0)
+
+
+def test_models_that_cannot_share_say_why_and_train_on_both_texts(tokenizer, caplog):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, num_labels=1, pad_token_id=0)
+    model = GPT2ForSequenceClassification(config)
+    model.config._attn_implementation = "flash_attention_2"
+    assert "takes no mask" in why_rewards_not_shared(model)
+    model.config._attn_implementation = "eager"
+    assert why_rewards_not_shared(scorer()) == ""
+
+
+def test_sharing_changes_no_loss(tokenizer, monkeypatch):
+    def losses():
+        torch.manual_seed(0)
+        config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                             num_attention_heads=4, num_labels=1, pad_token_id=0)  # fmt: skip
+        trainer = RewardTrainer(
+            LlamaForSequenceClassification(config), tokenizer, world.preference_records(32),
+            TrainingConfig(batch_size=32, epochs=4, learning_rate=1e-3, progress=False, log_every=1),
+        )  # fmt: skip
+        return [row["loss"] for row in trainer.train().rows], trainer.shared
+
+    shared, did = losses()
+    monkeypatch.setattr("course_lib.trainers.reward.why_pairs_not_shared", lambda *args, **options: "told not to")
+    apart, did_not = losses()
+    assert did and not did_not and shared == pytest.approx(apart, rel=1e-4)

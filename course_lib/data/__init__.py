@@ -5,6 +5,7 @@ from course_lib.data.collation import (
     collate_completions,
     collate_pairs,
     collate_shared,
+    collate_shared_ends,
     even_parts,
     shared_length,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "collate_completions",
     "collate_pairs",
     "collate_shared",
+    "collate_shared_ends",
     "encode_completion",
     "encode_prompt",
     "encode_records",

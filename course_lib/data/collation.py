@@ -68,8 +68,7 @@ def collate_shared(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) 
     scored: dict[str, list[int]] = {"source": [], "target": [], "completion": []}
     for i, (chosen, rejected) in enumerate(pairs):
         prompt = chosen.prompt_ids
-        if not (prompt and prompt == rejected.prompt_ids and chosen.completion_ids and rejected.completion_ids):
-            raise ValueError(f"row {i} of the batch needs one prompt and two completions, none of them empty")
+        _refuse_unshared(i, chosen, rejected)
         same = _same_start(chosen.completion_ids, rejected.completion_ids)
         row, segments = [*prompt, *chosen.completion_ids[:same]], [0] * (len(prompt) + same)
         positions, common = [*range(len(row))], len(row)
@@ -83,17 +82,56 @@ def collate_shared(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) 
             scored["completion"] += [side * len(pairs) + i] * len(counted)
             row, segments = row + inputs, segments + [side + 1] * len(inputs)
             positions += range(common, common + len(inputs))
-        padding = width - len(row)
-        rows["input_ids"].append(row + [pad_token_id] * padding)
-        rows["segments"].append(segments + [-1] * padding)
-        rows["position_ids"].append(positions + [0] * padding)
+        _append_padded(rows, row, segments, positions, width, pad_token_id)
     return {name: _tensor(values) for name, values in (rows | scored).items()}
+
+
+def collate_shared_ends(pairs: Sequence[tuple[Encoded, Encoded]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """B pairs in B rows as `collate_shared` puts them, for models that score a completion at its last token.
+
+    All tokens stand in the row, the last ones too.
+
+    Returns:
+        `input_ids`, `segments` and `position_ids`, each (B, T), and `ends` (2B,): the places of the last tokens in the
+        flattened rows, first of the B chosen, then of the B rejected completions.
+
+    Raises:
+        ValueError: as `collate_shared`.
+    """
+    width = max(shared_length(pair) for pair in pairs) + 2
+    rows: dict[str, list[list[int]]] = {"input_ids": [], "segments": [], "position_ids": []}
+    ends: list[list[int]] = [[], []]
+    for i, (chosen, rejected) in enumerate(pairs):
+        _refuse_unshared(i, chosen, rejected)
+        same = _same_start(chosen.completion_ids, rejected.completion_ids)
+        row = [*chosen.prompt_ids, *chosen.completion_ids[:same]]
+        common, segments, positions = len(row), [0] * len(row), [*range(len(row))]
+        for side, encoded in enumerate((chosen, rejected)):
+            rest = encoded.completion_ids[same:]
+            row, segments = row + rest, segments + [side + 1] * len(rest)
+            positions += range(common, common + len(rest))
+            ends[side].append(i * width + len(row) - 1)
+        _append_padded(rows, row, segments, positions, width, pad_token_id)
+    return {name: _tensor(values) for name, values in (rows | {"ends": ends[0] + ends[1]}).items()}
 
 
 def shared_length(pair: tuple[Encoded, Encoded]) -> int:
     """Tokens of a pair in one row of `collate_shared`."""
     prompt, first, second = pair[0].prompt_ids, pair[0].completion_ids, pair[1].completion_ids
     return len(prompt) + len(first) + len(second) - 2 - _same_start(first, second)
+
+
+def _refuse_unshared(i: int, chosen: Encoded, rejected: Encoded) -> None:
+    prompt = chosen.prompt_ids
+    if not (prompt and prompt == rejected.prompt_ids and chosen.completion_ids and rejected.completion_ids):
+        raise ValueError(f"row {i} of the batch needs one prompt and two completions, none of them empty")
+
+
+def _append_padded(rows: dict, row: list[int], segments: list[int], positions: list[int], width: int, pad: int) -> None:
+    padding = width - len(row)
+    rows["input_ids"].append(row + [pad] * padding)
+    rows["segments"].append(segments + [-1] * padding)
+    rows["position_ids"].append(positions + [0] * padding)
 
 
 def _tensor(values: list) -> torch.Tensor:

@@ -32,7 +32,7 @@ def bars(values: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None 
     """One bar a method: the mean over its seeds, the single seeds as dots."""
     ax = ax or plt.subplots()[1]
     for x, (method, seeds) in enumerate(values.items()):
-        color = COLORS.get(method.split()[0].lower(), COLORS["quiet"])
+        color = COLORS.get(method.split()[0].lower().strip(","), COLORS["quiet"])
         ax.bar(x, np.mean(seeds), color=color, alpha=0.75, width=0.62)
         ax.scatter([x] * len(seeds), seeds, color=COLORS["ink"], s=14, zorder=3)
         ax.annotate(
@@ -51,7 +51,7 @@ def refusals(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Axe
     """Harmless and unsafe requests refused, one dot a seed: the corner with few of the first and most of the second."""
     ax = plt.subplots(figsize=(6, 3.6))[1]
     ax.add_patch(plt.Rectangle((-0.03, 0.8), 0.23, 0.23, color=COLORS["chosen"], alpha=0.12, linewidth=0))
-    ax.text(0.0, 0.98, "wanted", color=COLORS["chosen"], fontsize=9, va="top")
+    ax.text(0.21, 1.0, "wanted", color=COLORS["chosen"], fontsize=9, va="top")
     for arm, (harmless, unsafe) in arms.items():
         color = COLORS.get(arm.lower(), COLORS["quiet"])
         ax.scatter(harmless, unsafe, color=color, label=label(arm), s=42, alpha=0.85)

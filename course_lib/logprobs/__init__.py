@@ -4,7 +4,15 @@ from course_lib.logprobs.completions import CompletionStates, completion_logps, 
 from course_lib.logprobs.forward import all_logits, device_of, evaluating, position_ids, takes, unwrapped
 from course_lib.logprobs.head import linear_logps, token_logps
 from course_lib.logprobs.padding import alike
-from course_lib.logprobs.shared import fits_window, pair_logps, why_not_shared, why_pairs_not_shared
+from course_lib.logprobs.shared import (
+    LEAK,
+    fits_window,
+    pair_logps,
+    visible_segments,
+    why_no_own_mask,
+    why_not_shared,
+    why_pairs_not_shared,
+)
 
 __all__ = [
     "CompletionStates",
@@ -22,6 +30,9 @@ __all__ = [
     "takes",
     "token_logps",
     "unwrapped",
+    "LEAK",
+    "visible_segments",
+    "why_no_own_mask",
     "why_not_shared",
     "why_pairs_not_shared",
 ]

@@ -6,7 +6,7 @@ part and themselves, and count their positions from its end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def _completion_tokens(model, input_ids, segments, position_ids, source, target,
     inputs = {
         "input_ids": input_ids,
         "position_ids": position_ids,
-        "attention_mask": _visible(segments, unwrapped(model)),
+        "attention_mask": visible_segments(segments, unwrapped(model)),
     }
     head = head_of(model)
     if head is None:
@@ -59,13 +59,18 @@ def _completion_tokens(model, input_ids, segments, position_ids, source, target,
     return head.logps(hidden_states(model, head, **inputs).flatten(0, 1).index_select(0, source), target, chunk_size)
 
 
-def why_pairs_not_shared(models: Sequence, pairs: Sequence[tuple[Encoded, Encoded]]) -> str:
-    """Why these pairs cannot be scored behind prompts that are computed once, by all the models; empty if they can."""
+def why_pairs_not_shared(
+    models: Sequence, pairs: Sequence[tuple[Encoded, Encoded]], *, why_not: Callable[..., str] | None = None
+) -> str:
+    """Why these pairs cannot be scored behind prompts that are computed once, by all the models; empty if they can.
+
+    `why_not` asks the same of one model; by default `why_not_shared`.
+    """
     if not all(chosen.prompt_ids for chosen, _ in pairs):
         return "some prompts are empty"
     longest = max(map(shared_length, pairs))
     for model in models:
-        if reason := why_not_shared(model):
+        if reason := (why_not or why_not_shared)(model):
             return reason
         if not fits_window(model, longest):
             return "rows are longer than the window that its attention sees"
@@ -78,13 +83,10 @@ def why_not_shared(model) -> str:
 
     Tried on a few tokens: an attention that ignores the mask, or a state that runs through the whole row, shows.
     """
+    if reason := why_no_own_mask(model):
+        return reason
     inner = unwrapped(model)
-    if not takes(model, "position_ids"):
-        return "it takes no position_ids"
-    config = inner.config.get_text_config()
-    if config._attn_implementation not in ("sdpa", "eager"):
-        return f"its attention ({config._attn_implementation}) takes no mask of its own"
-    device = device_of(inner)
+    config, device = inner.config.get_text_config(), device_of(inner)
     ids = [(7 * i + 3) % config.vocab_size for i in range(16)]
     prompt, chosen, rejected = ids[:6], ids[6:11], ids[11:]
     batch = collate_shared([(Encoded(prompt, chosen), Encoded(prompt, rejected))], 0)
@@ -104,6 +106,14 @@ def why_not_shared(model) -> str:
     return ""
 
 
+def why_no_own_mask(model) -> str:
+    """Why a model cannot be given positions and a mask of four dimensions, as far as its looks tell; else empty."""
+    if not takes(model, "position_ids"):
+        return "it takes no position_ids"
+    attention = unwrapped(model).config.get_text_config()._attn_implementation
+    return "" if attention in ("sdpa", "eager") else f"its attention ({attention}) takes no mask of its own"
+
+
 def fits_window(model, length: int) -> bool:
     """Whether rows of that many tokens stay inside the model's local attention, so that no local mask would apply."""
     config = unwrapped(model).config.get_text_config()
@@ -116,8 +126,8 @@ def _last_five(model, ids: Tensor) -> Tensor:
     return completion_logps(model, ids, torch.ones_like(ids), mask)[0][mask]
 
 
-def _visible(segments: Tensor, inner) -> Tensor:
-    """Attention mask (B, 1, T, T): boolean, or for eager attention added to the scores."""
+def visible_segments(segments: Tensor, inner) -> Tensor:
+    """Attention mask (B, 1, T, T) of rows of segments: boolean, or for eager attention added to the scores."""
     width = segments.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
     here, there = segments.unsqueeze(2), segments.unsqueeze(1)

@@ -3,7 +3,7 @@
 from course_lib.models.critic import Critic, ValueHead, critic_of, value_head_of
 from course_lib.models.loading import load_policy, load_reward_model
 from course_lib.models.reference import Reference, reference_of
-from course_lib.models.reward import sequence_rewards
+from course_lib.models.reward import pair_rewards, sequence_rewards, why_rewards_not_shared
 from course_lib.models.saving import save_pretrained
 from course_lib.models.vocabulary import pad_id, refuse_unknown_ids
 
@@ -15,9 +15,11 @@ __all__ = [
     "load_policy",
     "load_reward_model",
     "pad_id",
+    "pair_rewards",
     "reference_of",
     "refuse_unknown_ids",
     "save_pretrained",
     "sequence_rewards",
     "value_head_of",
+    "why_rewards_not_shared",
 ]
