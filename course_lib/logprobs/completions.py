@@ -56,7 +56,7 @@ def completion_states(
     Raises:
         ValueError: if the three tensors differ in shape, or a row has no token to score.
     """
-    mask = _scored(input_ids, attention_mask, completion_mask)
+    mask = scored_tokens(input_ids, attention_mask, completion_mask)
     if (head := head_of(model)) is None:
         return None
     shape = tuple(mask.shape)
@@ -106,7 +106,7 @@ def completion_logps(
         ValueError: if the three tensors differ in shape, a row has no token to score, chunk_size < 1, or
             temperature is not above 0.
     """
-    mask = _scored(input_ids, attention_mask, completion_mask)
+    mask = scored_tokens(input_ids, attention_mask, completion_mask)
     if not temperature > 0:
         raise ValueError(f"temperature is above 0: at 0 nothing is drawn; got {temperature}")
     if chunk_size is not None and chunk_size < 1:
@@ -155,7 +155,8 @@ def _from_logits(model, input_ids: Tensor, attention_mask: Tensor, mask: Tensor,
     return logps if order is None else logps.gather(1, order.argsort(dim=1))
 
 
-def _scored(input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor) -> Tensor:
+def scored_tokens(input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor) -> Tensor:
+    """(B, T) booleans: the completions' tokens, less padding and a row's first real token, which nothing predicts."""
     shapes = {tuple(t.shape) for t in (input_ids, attention_mask, completion_mask)}
     if len(shapes) != 1 or input_ids.dim() != 2:
         raise ValueError(

@@ -131,7 +131,11 @@ def visible_segments(segments: Tensor, inner) -> Tensor:
     width = segments.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
     here, there = segments.unsqueeze(2), segments.unsqueeze(1)
-    visible = causal & ((there == 0) | (there == here))  # padding sees padding, so no row is empty
+    return as_attention_mask(causal & ((there == 0) | (there == here)), inner)  # padding sees padding: no row is empty
+
+
+def as_attention_mask(visible: Tensor, inner) -> Tensor:
+    """What is visible, (B, T, T), as (B, 1, T, T) for the model's attention: boolean, or added to the scores."""
     if inner.config.get_text_config()._attn_implementation == "sdpa":
         return visible.unsqueeze(1)
     hidden = torch.zeros_like(visible, dtype=inner.dtype).masked_fill(~visible, torch.finfo(inner.dtype).min)

@@ -3,7 +3,7 @@
 from course_lib.models.critic import Critic, ValueHead, critic_of, value_head_of
 from course_lib.models.loading import load_policy, load_reward_model
 from course_lib.models.reference import Reference, reference_of
-from course_lib.models.reward import pair_rewards, sequence_rewards, why_rewards_not_shared
+from course_lib.models.reward import packed_rewards, pair_rewards, sequence_rewards, why_rewards_not_shared
 from course_lib.models.saving import save_pretrained
 from course_lib.models.vocabulary import pad_id, refuse_unknown_ids
 
@@ -14,6 +14,7 @@ __all__ = [
     "critic_of",
     "load_policy",
     "load_reward_model",
+    "packed_rewards",
     "pad_id",
     "pair_rewards",
     "reference_of",

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from course_lib.logprobs import device_of, unwrapped
-from course_lib.logprobs.forward import takes, with_positions
+from course_lib.logprobs import Packed, device_of, packed_inputs, spread, takes, unwrapped
+from course_lib.logprobs.forward import with_positions
 
 
 class Critic(nn.Module):
@@ -32,9 +32,19 @@ class Critic(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, T) in reward units, fp32; column t holds the value before token t."""
-        cache = {"use_cache": False} if takes(self.body, "use_cache") else {}
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(self.body, attention_mask)
-        return before_each_token(self.head(self.body(**inputs, **cache).last_hidden_state.float()).squeeze(-1))
+        return before_each_token(self.value(self._hidden(inputs)))
+
+    def of_packed(self, packed: Packed) -> Tensor:
+        """The same for a packed batch: (B, T), and 0 where no token is scored."""
+        return spread(packed, self.value, self._hidden(packed_inputs(packed.rows, self.body)))
+
+    def value(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden.float()).squeeze(-1)
+
+    def _hidden(self, inputs: dict[str, Tensor]) -> Tensor:
+        cache = {"use_cache": False} if takes(self.body, "use_cache") else {}
+        return self.body(**inputs, **cache).last_hidden_state
 
 
 class ValueHead(nn.Linear):

@@ -8,8 +8,10 @@ from torch import Tensor
 from course_lib.data import Encoded, collate_shared_ends
 from course_lib.logprobs import (
     LEAK,
+    PackedRows,
     device_of,
     evaluating,
+    packed_inputs,
     position_ids,
     takes,
     unwrapped,
@@ -56,6 +58,14 @@ def pair_rewards(model, input_ids: Tensor, segments: Tensor, position_ids: Tenso
     mask = visible_segments(segments, unwrapped(model))
     inputs = {"input_ids": input_ids, "attention_mask": mask, "position_ids": position_ids}
     return _scores_of_tokens(model, inputs).flatten()[ends].float()
+
+
+def packed_rewards(model, rows: PackedRows, ends: Tensor) -> Tensor:
+    """Rewards of texts in packed rows, (B,) fp32; `ends` (B,) are the places of their last tokens in the rows.
+
+    For models for which `why_rewards_not_shared` has no objection.
+    """
+    return _scores_of_tokens(model, packed_inputs(rows, model)).flatten()[ends].float()
 
 
 @torch.no_grad()

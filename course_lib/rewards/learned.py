@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from course_lib.data import collate_completions, encode_completion
-from course_lib.logprobs import device_of, evaluating, unwrapped
-from course_lib.models import pad_id, refuse_unknown_ids, sequence_rewards
+from course_lib.data import Encoded, collate_completions, encode_completion
+from course_lib.logprobs import device_of, evaluating, fits_window, pack_texts, unwrapped
+from course_lib.models import (
+    packed_rewards,
+    pad_id,
+    refuse_unknown_ids,
+    sequence_rewards,
+    why_rewards_not_shared,
+)
 
 RewardFunction = Callable[[Sequence, Sequence], Tensor]
 
@@ -36,21 +43,35 @@ def learned_reward(model, tokenizer, *, batch_size: int = 256) -> RewardFunction
     if (labels := unwrapped(model).config.num_labels) != 1:
         raise ValueError(f"a reward model has one label; this one has {labels}. Load it with num_labels=1")
 
+    @cache
+    def can_pack() -> bool:
+        return not why_rewards_not_shared(model)
+
     @torch.inference_mode()
     def score(prompts: Sequence, completions: Sequence) -> Tensor:
         if len(prompts) != len(completions):
             raise ValueError(f"there are {len(prompts)} prompts but {len(completions)} completions")
-        device, pad = device_of(model), pad_id(model, tokenizer)
         rows = [encode_completion(p, c, tokenizer) for p, c in zip(prompts, completions, strict=True)]
         refuse_unknown_ids(model, (token for row in rows for token in (*row.prompt_ids, *row.completion_ids)))
-        order = sorted(range(len(rows)), key=lambda i: rows[i].length)
-        rewards = torch.zeros(len(rows))
+        if not rows:
+            return torch.zeros(0)
+        packs = can_pack() and fits_window(model, max(row.length for row in rows))
+        order, found = sorted(range(len(rows)), key=lambda i: rows[i].length), torch.zeros(len(rows))
         for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            batch = collate_completions([rows[i] for i in indices], pad)
-            inputs = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+            here = order[start : start + batch_size]
             with evaluating(model):
-                rewards[indices] = sequence_rewards(model, *inputs).cpu()
-        return rewards
+                found[here] = (_packed if packs else _padded)(model, tokenizer, [rows[i] for i in here]).cpu()
+        return found
 
     return score
+
+
+def _packed(model, tokenizer, rows: list[Encoded]) -> Tensor:
+    device = device_of(model)
+    packed, stands = pack_texts([(row.prompt_ids, row.completion_ids) for row in rows], device=device)
+    return packed_rewards(model, packed, torch.tensor([stand[-1] for stand in stands], device=device))
+
+
+def _padded(model, tokenizer, rows: list[Encoded]) -> Tensor:
+    batch = collate_completions(rows, pad_id(model, tokenizer))
+    return sequence_rewards(model, *(batch[name].to(device_of(model)) for name in ("input_ids", "attention_mask")))

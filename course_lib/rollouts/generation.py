@@ -16,7 +16,7 @@ from course_lib.models import pad_id, refuse_unknown_ids
 from course_lib.rollouts.drawing import Decoding, row_uniforms
 from course_lib.rollouts.stepping import stepping_of, stop_ids
 
-LEAVE_BELOW = 0.8  # finished rows leave once fewer than this share of a batch goes on: leaving copies the cache
+LEAVE_BELOW = 0.75  # finished rows leave once fewer than this share of a batch goes on: leaving copies the cache
 
 
 @dataclass

@@ -80,6 +80,7 @@ def roll_out(
     seed: int = 0,
     batch_size: int = 256,
     stop_strings: Sequence[str] = (),
+    encoded: Sequence[list[int]] | None = None,
     progress: bool = False,
 ) -> Rollout:
     """Draw `n` completions of each prompt, with the log-probability of every token.
@@ -94,6 +95,7 @@ def roll_out(
         seed: of the draws; each row has random numbers of its own, whatever the batch's size.
         batch_size: completions drawn together.
         stop_strings: a completion also ends once its text holds one of these.
+        encoded: the prompts' token ids, where they are known already.
         progress: show a progress bar.
 
     Raises:
@@ -106,7 +108,7 @@ def roll_out(
         raise ValueError("a rollout is drawn, and at temperature 0 nothing is; use `sample` for greedy replies")
     if not (prompts := as_prompts(prompts)):
         raise ValueError("there are no prompts to roll out")
-    encoded = encode_prompts(prompts, tokenizer)
+    encoded = encode_prompts(prompts, tokenizer) if encoded is None else list(encoded)
 
     def ends(ids: list[int]) -> bool:
         text = tokenizer.decode(ids)

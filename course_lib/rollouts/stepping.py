@@ -110,7 +110,10 @@ class _Room(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         end = self.get_seq_length()
-        self.whole = [whole[indices] for whole in self.whole]
+        for i, whole in enumerate(self.whole):
+            kept = whole.new_empty(len(indices), *whole.shape[1:])
+            kept[:, :, :end] = whole[:, :, :end].index_select(0, indices)  # what is not written yet is not copied
+            self.whole[i] = kept
         self._show(end)
 
     def batch_repeat_interleave(self, repeats: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.logprobs import completion_logps, evaluating
+from course_lib.logprobs import (
+    CompletionStates,
+    Packed,
+    completion_logps,
+    completion_states,
+    evaluating,
+    fits_window,
+    pack,
+    packed_states,
+    why_not_shared,
+)
 from course_lib.losses import kl_estimate
 from course_lib.models import reference_of
 from course_lib.rollouts import Decoding, Rollout, roll_out
@@ -21,6 +32,7 @@ from course_lib.trainers.parts import TrainingError
 from course_lib.trainers.referenced import frozen_reference
 from course_lib.trainers.rollout_batches import RolloutBatches
 
+logger = logging.getLogger(__name__)
 READ = ("input_ids", "attention_mask", "completion_mask")  # what a model is given of a batch
 HELD_OUT_SEED = 2**31  # so that every look draws with the same numbers, which no rollout has
 RewardFunction = Callable[[Sequence, Sequence], Tensor]
@@ -82,6 +94,7 @@ class OnlineTrainer(Trainer):
         self.kl_coefficient = self.config.kl_coefficient
         self.rollout: Rollout | None = None  # the latest one, to look at
         self.of_rollout: dict[str, float] = {}  # its metrics, which all updates on it report
+        self.packs = False  # whether rows go through the models without padding; found out before training
         self._batches: RolloutBatches | None = None
 
     @property
@@ -131,6 +144,13 @@ class OnlineTrainer(Trainer):
     def before_training(self, accelerator) -> None:
         if self.reference is not None and self.reference.frozen is not None:
             self.reference.frozen.to(accelerator.device)
+        longest = max(self.length(self.rows[i]) for i in self.training) + self.config.max_new_tokens
+        reason = why_not_shared(self.policy) or (
+            "" if fits_window(self.policy, longest) else "a window in its attention"
+        )
+        if reason:
+            logger.warning("computing padding, and prompts once for each completion: %s", reason)
+        self.packs = not reason
 
     @contextmanager
     def training_mode(self) -> Iterator[None]:
@@ -157,6 +177,7 @@ class OnlineTrainer(Trainer):
             decoding=Decoding(self.config.temperature),
             seed=seed,
             batch_size=self.config.rollout_batch,
+            encoded=[self.rows[i].prompt_ids for i in indices],
         )
 
     def scored(self, rollout: Rollout) -> dict[str, Tensor]:
@@ -210,10 +231,23 @@ class OnlineTrainer(Trainer):
         with self.reference.scoring(self.policy) as scorer, evaluating(scorer):
             return self.in_parts(lambda part: self.logps(scorer, part), batch)
 
+    def packed(self, batch: dict[str, Tensor]) -> Packed | None:
+        """The batch without padding, where the policy can be given that."""
+        return pack(*(batch[name] for name in READ)) if self.packs else None
+
+    def states(self, model, batch: dict[str, Tensor], packed: Packed | None) -> CompletionStates | None:
+        """The hidden states that predict the completions' tokens; None where the output layer is not to be had."""
+        if packed is not None:
+            return packed_states(model, packed)
+        return completion_states(model, *(batch[name] for name in READ))
+
     def logps(self, model, batch: dict[str, Tensor]) -> Tensor:
         """(B, T) log-probabilities of the completions' tokens under the distribution that was drawn from."""
-        inputs, config = (batch[name] for name in READ), self.config
-        return completion_logps(model, *inputs, temperature=config.temperature, chunk_size=config.chunk_size)[0]
+        how = {"temperature": self.config.temperature, "chunk_size": self.config.chunk_size}
+        states = self.states(model, batch, self.packed(batch))
+        if states is None:
+            return completion_logps(model, *(batch[name] for name in READ), **how)[0]
+        return states.spread(states.logps(**how))
 
     def in_parts(self, function: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor]) -> Tensor:
         """`function` of a batch, so many rows at a time."""

@@ -59,8 +59,8 @@ class FiniteCheck(Part):
         self.before = [p.detach().clone() for p in run.parameters()] if absurd else []
 
     def after_step(self, run: Run) -> None:
-        largest = torch.nn.utils.get_total_norm([p.detach() for p in run.parameters()], norm_type=float("inf"))
-        if not largest.isfinite():
+        weights = [p.detach() for p in run.parameters()]
+        if not torch.stack(torch._foreach_norm(weights)).sum().isfinite():
             self._stop(run, run.step, "it wrote weights that are not finite", spoilt=True)
 
     def _stop(self, run: Run, step: int, what: str, *, spoilt: bool = False) -> None:

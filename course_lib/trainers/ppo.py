@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.logprobs import completion_states, evaluating
+from course_lib.logprobs import Packed, evaluating, head_of
 from course_lib.losses import (
     generalized_advantage_estimate,
     kl_estimate,
@@ -17,9 +17,9 @@ from course_lib.losses import (
     ppo_value_loss,
     whiten,
 )
-from course_lib.models import critic_of, value_head_of
+from course_lib.models import Critic, critic_of, value_head_of
 from course_lib.trainers.config import count, flag, number, one_of, optional, setting
-from course_lib.trainers.online import READ, OnlineConfig, OnlineTrainer
+from course_lib.trainers.online import OnlineConfig, OnlineTrainer
 
 
 @dataclass
@@ -78,6 +78,12 @@ class PPOTrainer(OnlineTrainer):
                  reference="auto", critic: torch.nn.Module | None = None, eval_records=None):  # fmt: skip
         super().__init__(policy, tokenizer, records, config, reward=reward, reference=reference,
                          eval_records=eval_records)  # fmt: skip
+        asks = "shared" if self.config.critic == "shared" and critic is None else self.config.entropy_coefficient
+        if asks and head_of(policy) is None:
+            raise ValueError(
+                "a shared critic and an entropy bonus read the policy's final hidden states, and this model's output "
+                "layer cannot be applied apart; set critic to 'separate' and entropy_coefficient to 0"
+            )
         self.shares_trunk = critic is None and self.config.critic == "shared"
         if critic is None:
             critic = value_head_of(policy) if self.shares_trunk else critic_of(policy)
@@ -94,7 +100,7 @@ class PPOTrainer(OnlineTrainer):
     def prepare(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
         config, mask = self.config, batch["completion_mask"]
         with torch.no_grad(), evaluating(self.critic):
-            values = self.in_parts(lambda part: self.values(self.policy, self.critic, part), batch)
+            values = self.in_parts(lambda part: self.values(self.critic, part, self.packed(part)), batch)
         values = values.masked_fill(~mask, 0.0)
         price = self.kl_coefficient if config.kl_in == "reward" else 0.0
         rewards = kl_shaped_rewards(
@@ -144,38 +150,31 @@ class PPOTrainer(OnlineTrainer):
         """Whether the rollout at hand moves the policy: 0 while the critic warms up."""
         return self.of_rollout["policy/learns"]
 
-    def values(self, policy, critic, batch: dict[str, Tensor]) -> Tensor:
+    def values(self, critic, batch: dict[str, Tensor], packed: Packed | None) -> Tensor:
         """(B, T) the critic's values before each token, reward units."""
-        if not self.shares_trunk:
-            return critic(batch["input_ids"], batch["attention_mask"])
-        states = self.states(policy, batch)
-        return states.spread(critic(states.hidden))
+        if self.shares_trunk:
+            states = self.states(self.policy, batch, packed)
+            return states.spread(critic(states.hidden))
+        if packed is not None and isinstance(self.critic, Critic):
+            return self.critic.of_packed(packed)
+        return critic(batch["input_ids"], batch["attention_mask"])
 
     def read(self, policy, critic, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | float]:
         """Log-probabilities and values of the completions' tokens, (B, T), and the sum of their entropies in nats.
 
         One pass through the policy gives all that is asked of it; entropies are computed only where they are paid for.
         """
-        config = self.config
-        if not (self.shares_trunk or config.entropy_coefficient):
-            return self.logps(policy, batch), self.values(policy, critic, batch), 0.0
-        states = self.states(policy, batch)
+        config, packed = self.config, self.packed(batch)
+        states = self.states(policy, batch, packed)
+        if states is None:
+            return self.logps(policy, batch), self.values(critic, batch, packed), 0.0
         logps = states.spread(states.logps(temperature=config.temperature, chunk_size=config.chunk_size))
         if self.shares_trunk:  # while it warms up, the head's errors must not move the policy's body
             values = states.spread(critic(states.hidden if self.learns else states.hidden.detach()))
         else:
-            values = self.values(policy, critic, batch)
+            values = self.values(critic, batch, packed)
         paid = config.entropy_coefficient > 0
         return logps, values, states.entropies(temperature=config.temperature).sum() if paid else 0.0
-
-    def states(self, policy, batch: dict[str, Tensor]):
-        states = completion_states(policy, *(batch[name] for name in READ))
-        if states is None:
-            raise ValueError(
-                "a shared critic and an entropy bonus read the policy's final hidden states, and this model's output "
-                "layer cannot be applied apart; set critic to 'separate' and entropy_coefficient to 0"
-            )
-        return states
 
     def _steer(self, kl: Tensor) -> None:
         """Ziegler et al. 2019: the price rises by up to a fifth of n / horizon while KL is above its target."""
