@@ -68,11 +68,14 @@ def train_sft(
     return model
 
 
-def train_reward(sft_folder, seed: int = 0, *, size: int = SIZES["pairs"], progress: bool = True):
-    """Fit a reward model, begun from an SFT checkpoint, to `size` pairs."""
+def train_reward(
+    sft_folder, seed: int = 0, *, size: int = SIZES["pairs"], pairs_seed: int | None = None, progress: bool = True
+):
+    """Fit a reward model, begun from an SFT checkpoint, to `size` pairs; `pairs_seed` draws others than usual."""
     torch.manual_seed(seed)
     model, tokenizer = load_reward_model(str(sft_folder))
-    _train(RewardTrainer, model, tokenizer, preference_records(size, seed=seed + 1000), REWARD, seed, progress)
+    pairs = preference_records(size, seed=seed + 1000 if pairs_seed is None else pairs_seed)
+    _train(RewardTrainer, model, tokenizer, pairs, REWARD, seed, progress)
     return model
 
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import copy
 import random
-from functools import partial
 
 import torch
 from arms import measured, measured_arm
 from measures import HELD_OUT, UNSEEN, best_of, by_kind, describe, rounded
 from results_io import add_seed
-from seed_models import FOLDER, base_and_sft, kept
+from seed_models import base_and_sft, strong_reward
 from tqdm import tqdm
 
-from course_lib import evaluation, rewards, world
+from course_lib import evaluation, world
 from course_lib import shipped_models as recipe
 from course_lib.lessons.settings import DPO_PAIRS, LONG_RUN
-from course_lib.models import load_reward_model
 from course_lib.world.facts import MISCONCEPTIONS, SFT_ONLY_ENTITIES
 
 TEMPERATURES = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -78,11 +76,8 @@ def rivals(seed: int, base, sft, tokenizer) -> dict:
 
 def reward_model(seed: int, base, sft, tokenizer) -> dict:
     """What the reward model sees, and best of n by it."""
-    folder = FOLDER / str(seed)
-    fit = partial(recipe.train_reward, folder / "sft", seed, progress=False)
-    reward, _ = kept(folder / "reward", lambda: (fit(), tokenizer), load_reward_model)
-    found = {"reward": reward_accuracy(reward, tokenizer)}
-    score, asked = rewards.learned_reward(reward, tokenizer), world.prompts("test", 1000)
+    score, asked = strong_reward(seed), world.prompts("test", 1000)
+    found = {"reward": reward_accuracy(score)}
     for n, report in best_of(sft, score, tokenizer, asked, BEST_OF).items():
         found[f"best_of_{n}"] = rounded({"gold_sampled": report.gold.mean(), "kinds_sampled": by_kind(report)})
     return found
@@ -124,9 +119,8 @@ def misconceptions_right(models: dict, tokenizer) -> dict:
     }
 
 
-def reward_accuracy(model, tokenizer) -> dict:
+def reward_accuracy(score) -> dict:
     """Share of pairs ranked rightly: held-out pairs, and by kind pairs that differ in what is right alone."""
-    score = rewards.learned_reward(model, tokenizer)
 
     def accuracy(pairs: list[dict]) -> float:
         prompts = [p["prompt"] for p in pairs]

@@ -17,8 +17,9 @@ from statistics import fmean
 import torch
 from arms import train
 from measures import DRAWS, by_kind, rounded
+from online_arms import train as train_online
 from results_io import FOLDER, add_seed
-from seed_models import base_and_sft
+from seed_models import base_and_sft, strong_reward
 from tqdm import tqdm
 
 from course_lib import evaluation, world
@@ -30,6 +31,8 @@ GRID = {  # rates, and the strengths: what pulls towards the reference, or how l
     "simpo": ([3e-5, 1e-4, 3e-4], "beta", [1.0, 2.5, 6.0]),
     "cloned": ([1e-4, 3e-4, 1e-3], "epochs", [1, 2, 4]),
 }
+ONLINE = ("ppo", "rloo", "grpo", "online-dpo")  # on the seed's reward model; the strength is the price of a nat of KL
+GRID |= {method: ([1e-4, 3e-4, 1e-3], "kl_coefficient", [0.1, 0.3, 1.0]) for method in ONLINE}
 MOST_REFUSED = 0.2  # of the harmless requests; a setting that refuses more is not eligible
 
 
@@ -49,7 +52,11 @@ def grid(method: str, sft, tokenizer, seed: int) -> dict[str, dict]:
     rates, strength, values = GRID[method]
     found = {}
     for rate, value in tqdm(list(itertools.product(rates, values)), desc=f"seed {seed} {method}", mininterval=30):
-        policy, _ = train(sft, tokenizer, seed, 0, method=method, learning_rate=rate, **{strength: value})
+        setting = {"learning_rate": rate, strength: value}
+        if method in ONLINE:
+            policy, _ = train_online(sft, tokenizer, seed, method, strong_reward(seed), **setting)
+        else:
+            policy, _ = train(sft, tokenizer, seed, 0, method=method, **setting)
         found[f"{rate:g} {value:g}"] = rounded(outcome(policy, tokenizer))
     return found
 
