@@ -15,9 +15,18 @@ from test_trainers import QUIET, weights, with_lora
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForSequenceClassification
 
 from course_lib import KTOConfig, KTOTrainer, PreferenceConfig, PreferenceTrainer, RewardTrainer, SFTTrainer
-from course_lib.trainers import Part, TrainingConfig
+from course_lib.trainers import (
+    GroupConfig,
+    GroupTrainer,
+    OnlinePreferenceConfig,
+    OnlinePreferenceTrainer,
+    Part,
+    PPOConfig,
+    PPOTrainer,
+    TrainingConfig,
+)
 from course_lib.trainers.checkpoint import Checkpoints
-from course_lib.world import preference_records, sft_records, unpaired_records
+from course_lib.world import preference_records, prompts, sft_records, unpaired_records
 
 SETTINGS = QUIET | {"epochs": 2, "accumulation": 2, "log_every": 3}
 
@@ -241,3 +250,80 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert found["a"] == state["a"] and found["d"] == state["d"]
     assert torch.equal(found["b"]["c"], state["b"]["c"])
     assert torch.equal(found["b"]["dict"]["tensor"], state["b"]["dict"]["tensor"])
+
+
+ONLINE = {"prompts_per_rollout": 6, "max_new_tokens": 5, "update_epochs": 2}
+
+
+def early(prompts, completions):
+    """The share of words that begin before the letter n."""
+    words = [reply[0]["content"].split() or ["z"] for reply in completions]
+    return torch.tensor([sum(word < "n" for word in reply) / len(reply) for reply in words])
+
+
+def online(kind, config, **how):
+    def make(t, s):
+        s = {k: v for k, v in s.items() if k not in ("batch_size", "accumulation")}
+        records = [{"prompt": prompt} for prompt in prompts("train", 12)]
+        return kind(tiny_llama(len(t)), t, records, config(**s, **ONLINE, **how), reward=early)
+
+    return make
+
+
+KILLABLE = {
+    "sft, with dropout": MAKE["sft, with dropout"],
+    "dpo": MAKE["dpo"],
+    "reward": MAKE["reward"],
+    "kto": MAKE["kto"],
+    "ppo": online(PPOTrainer, PPOConfig, batch_size=3, target_kl=1.0),
+    "grpo": online(GroupTrainer, GroupConfig, batch_size=6, completions=2),
+    "online dpo": online(OnlinePreferenceTrainer, OnlinePreferenceConfig, batch_size=3, completions=3),
+}
+KILLED_ANYWHERE = """
+import os, random, signal, sys, threading, time
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)  # what is forked below must have no threads
+from test_checkpoints import KILLABLE, SETTINGS
+from course_lib.trainers import Part
+from course_lib.world import build_tokenizer
+
+class KillSoon(Part):
+    # the clock starts with the first step, so that every moment of a run may be hit: updates, rollouts, writing
+    def __init__(self, after):
+        self.after = after
+
+    def start(self, run):
+        threading.Timer(self.after, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+
+draw, tokenizer = random.Random({method!r}), build_tokenizer()
+KILLABLE[{method!r}](tokenizer, SETTINGS).train()
+start = time.perf_counter()
+KILLABLE[{method!r}](tokenizer, SETTINGS).train()
+third = (time.perf_counter() - start) / 3  # of a run: of five kills some come early, and some late
+for number in range(30):
+    settings = SETTINGS | dict(checkpoint_folder={folder!r} + f"/{{number // 5}}", checkpoint_every=1)
+    after = draw.uniform(0.0, third)
+    child = os.fork()
+    if not child:
+        KILLABLE[{method!r}](tokenizer, settings).train(resume=True, parts=[KillSoon(after)])
+        time.sleep(60)  # a run that has ended already waits for its end
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", KILLABLE)
+def test_a_run_killed_at_thirty_random_moments_ends_at_the_same_weights(tokenizer, tmp_path, method):
+    """Six runs, each killed five times and begun again from what the killed process left."""
+    whole = KILLABLE[method](tokenizer, SETTINGS)
+    whole.train()
+    script = KILLED_ANYWHERE.format(tests=str(Path(__file__).parent), folder=str(tmp_path), method=method)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    left = [[path.name for path in Checkpoints(folder).all()] for folder in sorted(tmp_path.iterdir())]
+    assert len(left) == 6 and len({names[-1] for names in left if names}) > 1  # they were killed at different steps
+    for folder in sorted(tmp_path.iterdir()):
+        resumed = KILLABLE[method](tokenizer, SETTINGS | {"checkpoint_folder": folder, "checkpoint_every": 1})
+        resumed.train(resume=True)
+        assert torch.equal(weights(resumed.policy), weights(whole.policy))

@@ -27,9 +27,19 @@ from transformers import (
 
 from course_lib import estimate_memory
 from course_lib.memory.measured import measure_step, measure_trainer
+from course_lib.rewards import learned_reward
 from course_lib.sizing import ARCHITECTURES, GB, architecture_of
 from course_lib.sizing.settings import CHOICES
-from course_lib.trainers import KTOTrainer, PreferenceTrainer, RewardTrainer, SFTTrainer
+from course_lib.trainers import (
+    GroupConfig,
+    GroupTrainer,
+    KTOTrainer,
+    PPOConfig,
+    PPOTrainer,
+    PreferenceTrainer,
+    RewardTrainer,
+    SFTTrainer,
+)
 
 ROOT = Path(__file__).parent.parent
 LLAMA_3_8B = ARCHITECTURES["llama-3-8b"]
@@ -252,7 +262,8 @@ TRAINERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, precision", [*((name, "fp32") for name in TRAINERS), ("dpo, a copy", "autocast")])
-def test_the_courses_trainers_need_what_is_estimated(name, precision):
+def test_the_courses_trainers_need_what_is_estimated(name, precision, monkeypatch):
+    monkeypatch.setattr("course_lib.trainers.reward.why_pairs_not_shared", lambda *args, **options: "told not to")
     trainer, algorithm, arguments, options = TRAINERS[name]
     config = LlamaConfig(**SMALL, pad_token_id=0)
     given = {"batch_size": 4, "mixed_precision": "bf16" if precision == "autocast" else "no", "progress": False}
@@ -272,6 +283,35 @@ def test_the_courses_trainers_need_what_is_estimated(name, precision):
     reference = {k: v for k, v in arguments.items() if k == "reference"}
     found = estimate_memory(config, algorithm, **options, **reference, precision=precision, optimizer="adamw",
                             logits="chunked", batch_size=4, sequence_length=PROMPT + COMPLETION + 1,
+                            completion_length=COMPLETION + 1)  # fmt: skip
+    assert found.peak == pytest.approx(measure_trainer(build, train), rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "critic"), [("ppo", "separate"), ("ppo", "shared"), ("rloo", ""), ("grpo", "")])
+def test_trainers_on_their_own_samples_need_what_is_estimated(algorithm, critic):
+    """Four rows are drawn, scored by all models, and trained on together; a reward model is held."""
+    config = LlamaConfig(**SMALL, pad_token_id=0, num_labels=1)
+    common = {"batch_size": 4, "rollout_batch": 4, "max_new_tokens": COMPLETION + 1, "progress": False}
+
+    def build():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config)
+
+    def train(model):
+        judge = AutoModelForSequenceClassification.from_config(config).requires_grad_(False).eval()
+        prompts, score = [{"prompt": row["prompt"]} for row in records("sft")], learned_reward(judge, words())
+        if algorithm == "ppo":
+            settings = PPOConfig(prompts_per_rollout=4, critic=critic, **common)
+            trainer = PPOTrainer(model, words(), prompts, settings, reward=score)
+        else:
+            settings = GroupConfig(loss=algorithm, prompts_per_rollout=1, completions=4, **common)
+            trainer = GroupTrainer(model, words(), prompts, settings, reward=score)
+        trainer.train()
+        assert trainer.rollout.lengths.tolist() == [COMPLETION + 1] * 4  # or less would be held than is estimated
+
+    found = estimate_memory(config, algorithm, **({"critic": critic} if critic else {}), precision="fp32",
+                            optimizer="adamw", logits="chunked", batch_size=4, sequence_length=PROMPT + COMPLETION,
                             completion_length=COMPLETION + 1)  # fmt: skip
     assert found.peak == pytest.approx(measure_trainer(build, train), rel=0.05)
 

@@ -233,7 +233,8 @@ def test_k1_in_the_loss_is_refused_because_it_pulls_nowhere():
 
 
 def test_without_a_price_no_reference_is_held(tokenizer):
-    assert make("ppo", tokenizer, kl_coefficient=0.0).reference is None
+    free = make("ppo", tokenizer, kl_coefficient=0.0)
+    assert free.reference is None and "objective/kl" not in free.train().rows[0]
     assert make("ppo", tokenizer).reference.frozen is not None
 
 

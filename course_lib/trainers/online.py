@@ -262,15 +262,16 @@ class OnlineTrainer(Trainer):
 
     def rollout_metrics(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Means over completions of what the rollout showed, under the names that TRL gave them."""
-        lengths = batch["completion_mask"].sum(dim=1).float()
-        entropy = -(batch["old_logps"].sum(dim=1))
-        return {
+        found = {
             "objective/scores": batch["scores"].mean().item(),
-            "objective/kl": batch["kl"].mean().item(),
-            "objective/entropy": entropy.mean().item(),
-            "objective/rlhf_reward": (batch["scores"] - self.kl_coefficient * batch["kl"]).mean().item(),
-            "val/length": lengths.mean().item(),
+            "objective/entropy": -batch["old_logps"].sum(dim=1).mean().item(),
+            "val/length": batch["completion_mask"].sum(dim=1).float().mean().item(),
         }
+        if self.reference is not None:  # without one the distance is not known, which is not 0
+            found["objective/kl"] = batch["kl"].mean().item()
+            rewards = batch["scores"] - self.kl_coefficient * batch["kl"]
+            found["objective/rlhf_reward"] = rewards.mean().item()
+        return found
 
     def update_metrics(self, logps: Tensor, batch: dict[str, Tensor], clip_range: float) -> dict[str, float]:
         """How far the policy has come since the rollout, means over real tokens; it may end the rollout's use."""
