@@ -255,12 +255,12 @@ SPEED_NAMES = {
 
 
 def speed_page() -> str:
-    dpo, others = (json.loads((ROOT / f"benchmarks/results/{name}.json").read_text()) for name in BENCHMARKS)
+    dpo, others, online = (json.loads((ROOT / f"benchmarks/results/{name}.json").read_text()) for name in BENCHMARKS)
     tables = [speed_table(SPEED_NAMES[size], found["arms"]) for size, found in dpo.items()]
-    return SPEED_HEADER + "".join(tables) + OTHERS_HEADER + other_rows(others)
+    return SPEED_HEADER + "".join(tables) + OTHERS_HEADER + other_rows(others) + online_tables(online)
 
 
-BENCHMARKS = ("dpo_step", "other_steps")
+BENCHMARKS = ("dpo_step", "other_steps", "online_steps")
 OTHERS_HEADER = """
 ## SFT, reward model and KTO
 
@@ -270,6 +270,40 @@ is precomputed here, and not there.
 | | model | ms a step, TRL | here | times as fast | share of TRL's memory |
 | --- | --- | --- | --- | --- | --- |
 """
+
+
+ONLINE_HEADER = """
+## Methods on the policy's own samples
+
+On Pocket World's SFT model, one thread, fp32, in CPU seconds of the process (`benchmarks/online_steps.py`). An
+iteration draws 96 replies of at most 48 tokens, scores them, and trains on them: PPO in four minibatches with a reward
+model, RLOO and GRPO in one, four replies for each of 24 prompts, on a reward that is computed. The careful loop is
+`benchmarks/plain_ppo.py`. Ratios are taken inside each round; the median is shown, and all rounds behind it.
+
+| | CPU seconds an iteration | times as fast | rounds | peak MB | share of the peer's |
+| --- | --- | --- | --- | --- | --- |
+"""
+ROLLOUT_HEADER = """
+Rollouts alone, in tokens drawn for each CPU second, both sides alternating in one process:
+
+| replies together | `generate` | `roll_out` | times as fast |
+| --- | --- | --- | --- |
+"""
+
+
+def online_tables(found: dict) -> str:
+    """PPO, GRPO and RLOO beside their peers, and rollouts beside `generate`."""
+    arms = [(part, arm) for part, table in found.items() if "arms" in table for arm in table["arms"].values()]
+    rows = [
+        f"| {part}: {arm['what']} | {arm['cpu_seconds']:.2f} | {arm['times_as_fast']:.2f} | "
+        f"{', '.join(map(str, arm['rounds']))} | {arm['peak_mb']:.0f} | {arm['share_of_memory']:.2f} |"
+        for part, arm in arms
+    ]
+    drawn = [
+        f"| {size} | {row['generate']:,} | {row['roll_out']:,} | {row['times_as_fast']:.2f} |"
+        for size, row in found["rollouts"]["tokens_a_cpu_second"].items()
+    ]
+    return ONLINE_HEADER + "\n".join(rows) + "\n" + ROLLOUT_HEADER + "\n".join(drawn) + "\n"
 
 
 def speed_table(name: str, arms: dict) -> str:

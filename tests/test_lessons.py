@@ -100,8 +100,27 @@ def test_trainers_take_every_setting_of_the_tuning(experiments, trained, tiny_mo
     from arms import train
 
     for method, (rates, strength, values) in tuning.GRID.items():
+        if method in tuning.ONLINE:
+            continue
         train(tiny_model, tokenizer, 0, 0, method=method, pairs=32, learning_rate=rates[0], **{strength: values[0]})
         assert trained[-1].config.learning_rate == rates[0] and getattr(trained[-1].config, strength) == values[0]
+
+
+def test_online_trainers_take_every_arm_and_see_equal_samples(experiments, monkeypatch, tiny_model, tokenizer):
+    import online
+    import online_arms
+    import tuning
+
+    from course_lib.trainers import OnlineTrainer
+
+    made = []
+    monkeypatch.setattr(OnlineTrainer, "train", lambda trainer, parts: made.append(trainer))
+    settings = [(method, {"learning_rate": 1e-3, "kl_coefficient": 0.3}) for method in tuning.ONLINE]
+    for method, changes in [*settings, *((method, changes) for method, _, changes in online.ARMS.values())]:
+        online_arms.train(tiny_model, tokenizer, 3, method, len, **changes)
+        config = made[-1].config
+        assert all(getattr(config, name) == value for name, value in changes.items()) and config.seed == 30
+        assert round(config.epochs * online_arms.PROMPTS * config.completions) == 60 * 96
 
 
 def test_cloning_takes_its_tuned_setting():

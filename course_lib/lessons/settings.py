@@ -15,6 +15,10 @@ TUNED = {  # what did best on the tuning seeds, on Pocket World's clean labels; 
     "kto": {"learning_rate": 1e-4, "beta": 0.3},
     "simpo": {"learning_rate": 3e-4, "beta": 1.0},
     "cloned": {"learning_rate": 1e-3, "epochs": 4},
+    "ppo": {"learning_rate": 1e-4, "kl_coefficient": 1.0},
+    "rloo": {"learning_rate": 3e-4, "kl_coefficient": 1.0},
+    "grpo": {"learning_rate": 1e-4, "kl_coefficient": 0.1},
+    "online-dpo": {"learning_rate": 1e-4, "kl_coefficient": 0.3},
 }
 
 LONG_RUN = {"learning_rate": 1e-4, "epochs": 2}  # what lesson 04's DPO changes of that, having twice the pairs
