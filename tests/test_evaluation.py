@@ -8,12 +8,15 @@ from course_lib import sample, sequence_logps, world
 from course_lib.data import collate_completions, encode_completion
 from course_lib.evaluation import (
     by_kind,
+    calibration,
+    calibration_error,
     cloze_accuracy,
     evaluate_gold,
     gold_report,
     implicit_reward_report,
     mean_parts,
     probe_table,
+    reward_report,
 )
 
 ASK = "what color is a banana?"
@@ -130,3 +133,36 @@ def test_a_probe_counts_the_statements_that_end_in_the_likeliest_word(tokenizer)
 def test_an_unknown_probe_is_refused(tiny_model, tokenizer):
     with pytest.raises(ValueError, match="facts, sums, alphabet, larger, longer; got 'songs'"):
         cloze_accuracy(tiny_model, tokenizer, "songs")
+
+
+def scored(differences):
+    """A report of pairs with these differences of rewards."""
+    pairs = [{"prompt": str(i), "chosen": str(d), "rejected": "0"} for i, d in enumerate(differences)]
+    score = lambda prompts, completions: torch.tensor([float(c) for c in completions])  # noqa: E731
+    return reward_report(score, pairs, kind=lambda prompt: "even" if int(prompt) % 2 == 0 else "odd")
+
+
+def test_a_reward_report_says_which_pairs_are_ranked_rightly_and_how_surely():
+    report = scored([2.0, -1.0, 0.0])
+    assert report.right.tolist() == [True, False, False] and report.kind.tolist() == ["even", "odd", "even"]
+    assert report.probability.tolist() == pytest.approx([0.8808, 0.2689, 0.5], abs=1e-4)
+    with pytest.raises(ValueError, match="no pairs"):
+        scored([])
+
+
+def test_labels_that_follow_bradley_terry_are_calibrated_and_an_overconfident_reward_is_not():
+    generator = torch.Generator().manual_seed(0)
+    gaps = 2 * torch.randn(4000, generator=generator)
+    wins = torch.rand(4000, generator=generator) < torch.sigmoid(gaps)
+    honest = scored(torch.where(wins, gaps, -gaps).tolist())
+    boastful = scored((5 * torch.where(wins, gaps, -gaps)).tolist())
+    assert calibration_error(honest) < 0.02 < 0.1 < calibration_error(boastful)
+    table = calibration(honest, bins=5)
+    assert table.n.sum() == 4000 and table.sure.is_monotonic_increasing
+    assert calibration(scored([9.0, 8.0])).n.tolist() == [2]
+
+
+def test_the_reward_report_knows_pocket_worlds_kinds():
+    pairs = world.preference_records(20, split="test", seed=1)
+    report = reward_report(world.gold_reward, pairs)
+    assert set(report.kind) <= {"fact", "larger", "longer", "safe", "unsafe", "sum"} and report.right.mean() > 0.6

@@ -13,6 +13,7 @@ from course_lib import world
 from course_lib.data import RecordError
 from course_lib.losses import generalized_advantage_estimate, kl_shaped_rewards, whiten
 from course_lib.models import Critic, ValueHead, critic_of, load_policy, value_head_of
+from course_lib.rollouts import stop_ids
 from course_lib.trainers import (
     GroupConfig,
     GroupTrainer,
@@ -99,6 +100,41 @@ def test_the_known_optimum_of_a_bandit_is_found(kind, tokenizer):
                    learning_rate=4e-3, schedule="linear", scale_by_std=False)  # fmt: skip
     trainer.train()
     assert before < 0.7 and share() == pytest.approx(best, abs=0.06)
+
+
+def vowels(prompts, completions):
+    """Two decisions must go together: the first letter of the reply comes before n, and the last one is a vowel."""
+    texts = [reply[0]["content"] for reply in completions]
+    return torch.tensor([float(bool(t) and t[0] < "n" and t[-1] in "aeiou") for t in texts])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ppo", "rloo"])
+def test_the_known_optimum_of_a_chain_of_two_tokens_is_found(kind, tokenizer):
+    """pi* gives a rewarded pair of tokens q e^(r/beta) / Z; the first token earns nothing but by the second."""
+    records, model, beta = PROMPTS[:1] * 64, tiny_llama(len(tokenizer)), 0.7
+    ids = tokenizer.apply_chat_template(records[0]["prompt"], add_generation_prompt=True)["input_ids"]
+    said = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], skip_special_tokens=True)
+    ends = stop_ids(model, tokenizer)
+    pays = torch.zeros(len(said), len(said), dtype=torch.bool)
+    for a, first in enumerate(said):
+        if a not in ends:  # a reply that ends at once is empty
+            whole = [first + ("" if b in ends else second) for b, second in enumerate(said)]
+            pays[a] = vowels(None, [[{"content": text}] for text in whole]).bool()
+
+    def share():
+        with torch.no_grad():
+            first = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
+            second = model(torch.tensor([[*ids, a] for a in range(len(said))])).logits[:, -1].softmax(-1)
+        return (first[:, None] * second * pays).sum().item()
+
+    before = share()
+    best = before * math.exp(1 / beta) / (before * math.exp(1 / beta) + 1 - before)
+    trainer = make(kind, tokenizer, reward=vowels, model=model, records=records, epochs=160, max_new_tokens=2,
+                   prompts_per_rollout=64, batch_size=64 if kind == "ppo" else 192, kl_coefficient=beta,
+                   learning_rate=4e-3, schedule="linear", scale_by_std=False)  # fmt: skip
+    trainer.train()
+    assert 0.02 < before < 0.5 and best > before + 0.05 and share() == pytest.approx(best, abs=0.06)
 
 
 def test_advantages_are_those_of_a_loop_over_each_row_alone(tokenizer):

@@ -3,10 +3,13 @@
 from course_lib.evaluation.intervals import mean_and_spread, paired_interval
 from course_lib.evaluation.probes import PROBES, cloze_accuracy, probe_table
 from course_lib.evaluation.reports import by_kind, evaluate_gold, gold_report, implicit_reward_report, mean_parts
+from course_lib.evaluation.rewards import calibration, calibration_error, reward_report
 
 __all__ = [
     "PROBES",
     "by_kind",
+    "calibration",
+    "calibration_error",
     "cloze_accuracy",
     "evaluate_gold",
     "gold_report",
@@ -15,4 +18,5 @@ __all__ = [
     "mean_parts",
     "paired_interval",
     "probe_table",
+    "reward_report",
 ]
