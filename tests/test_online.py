@@ -7,13 +7,15 @@ import math
 import pytest
 import torch
 from conftest import tiny_llama
-from test_trainers import QUIET, weights
+from test_trainers import QUIET, weights, with_lora
+from transformers import LlamaForSequenceClassification
 
 from course_lib import world
 from course_lib.data import RecordError
 from course_lib.losses import generalized_advantage_estimate, kl_shaped_rewards, whiten
 from course_lib.models import Critic, ValueHead, critic_of, load_policy, value_head_of
-from course_lib.rollouts import stop_ids
+from course_lib.rewards import ensemble_reward, learned_reward, weighted_reward
+from course_lib.rollouts import merged_adapters, stop_ids
 from course_lib.trainers import (
     GroupConfig,
     GroupTrainer,
@@ -264,7 +266,7 @@ def test_k1_in_the_loss_is_refused_because_it_pulls_nowhere():
     with pytest.raises(ValueError, match="pulls nowhere"):
         PPOConfig(kl_in="loss")
     assert PPOConfig(kl_in="loss", kl_estimator="k3").kl_in == "loss"
-    with pytest.raises(ValueError, match="kl_estimator is one of 'k2', 'k3'"):
+    with pytest.raises(ValueError, match="kl_estimator is None or one of 'k2', 'k3'"):
         GroupConfig(kl_estimator="k1")
 
 
@@ -377,10 +379,12 @@ def test_a_shared_critic_learns_resumes_and_warms_up_without_moving_the_policy(t
     before = weights(trainer.policy).clone()
     trainer.train()
     assert torch.equal(weights(trainer.policy), before) and trainer.critic.weight.any()
-    assert shared(tokenizer, critic_warmup=2, checkpoint_folder=tmp_path, checkpoint_every=1).train(resume=True)
-    moved = shared(tokenizer)
-    first = moved.train().rows[0]
-    assert not torch.equal(weights(moved.policy), before) and first["val/ratio"] == pytest.approx(1, abs=1e-4)
+    again = shared(tokenizer, critic_warmup=2, checkpoint_folder=tmp_path, checkpoint_every=1)
+    again.train(resume=True)
+    assert torch.equal(again.critic.weight, trainer.critic.weight)
+    other = shared(tokenizer)
+    first = other.train().rows[0]
+    assert not torch.equal(weights(other.policy), before) and first["val/ratio"] == pytest.approx(1, abs=1e-4)
 
 
 def test_a_value_head_begins_at_nothing(tokenizer):
@@ -502,3 +506,128 @@ def test_a_prompt_that_leaves_no_room_is_refused_before_training_or_dropped(toke
         PPOTrainer(policy, tokenizer, PROMPTS + long, config, reward=length_of)
     config = PPOConfig(max_new_tokens=48, max_length=256, over_long="drop")
     assert len(PPOTrainer(policy, tokenizer, PROMPTS + long, config, reward=length_of).training) == len(PROMPTS)
+
+
+class Moves(Part):
+    """Whether each step moved the policy."""
+
+    def start(self, run):
+        self.before, self.found = weights(run.unwrapped()["policy"]).clone(), []
+
+    def after_step(self, run):
+        now = weights(run.unwrapped()["policy"]).clone()
+        self.found.append(not torch.equal(now, self.before))
+        self.before = now
+
+
+def test_a_minibatch_with_fewer_rows_than_micro_batches_still_makes_its_step(tokenizer):
+    moves = Moves()
+    make("ppo", tokenizer, prompts_per_rollout=3, batch_size=24, accumulation=4, reward=early).train(parts=[moves])
+    assert moves.found == [True] * 4
+    make("grpo", tokenizer, batch_size=18, accumulation=16, completions=9, prompts_per_rollout=2).train()
+
+
+def test_prompts_that_do_not_fill_the_last_rollout_are_asked_once_all_the_same():
+    seen = []
+
+    def collect(number, indices):
+        seen.append(list(indices))
+        return {"input_ids": torch.zeros(len(indices), 1), "attention_mask": torch.ones(len(indices), 1)}
+
+    batches = RolloutBatches(10, collect, prompts_per_rollout=4, rows_per_prompt=1, batch_size=2, update_epochs=1,
+                             accumulation=1, seed=0)  # fmt: skip
+    for _ in range(len(batches)):
+        batches.take()
+    assert sorted(sum(seen, [])) == list(range(10)) and [len(asked) for asked in seen] == [4, 4, 2]
+
+
+def moved(kind, tokenizer, **options):
+    """A trainer whose policy has left its reference."""
+    trainer = make(kind, tokenizer, **options)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in trainer.policy.parameters():
+            weight += 0.3 * weight.std() * torch.randn(weight.shape, generator=generator)
+    return trainer
+
+
+def test_shaped_rewards_of_a_policy_that_has_moved_sum_to_score_less_its_price(tokenizer):
+    trainer = moved("ppo", tokenizer, gamma=1.0, lam=1.0, whiten_advantages=False, kl_coefficient=0.7)
+    batch = trainer.collect(0, [0, 1, 2, 3])
+    assert batch["kl"].abs().max() > 0.1
+    first = batch["completion_mask"].int().argmax(1)
+    returns = batch["returns"].gather(1, first[:, None])[:, 0]  # the first token's return is the sum of all rewards
+    torch.testing.assert_close(returns, batch["scores"] - 0.7 * batch["kl"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ppo", "rloo", "pairs"])
+def test_a_policy_with_adapters_starts_at_ratio_one_and_at_its_reference(kind, tokenizer):
+    model = with_lora(tiny_llama(len(tokenizer)))
+    trainer = make(kind, tokenizer, model=model, reward=early, update_epochs=1)
+    first = trainer.train().rows[0]
+    assert trainer.reference.kind == "adapter-off" and first["objective/kl"] == pytest.approx(0, abs=1e-4)
+    assert kind == "pairs" or first["val/ratio_max"] == pytest.approx(1, abs=1e-4)
+    if kind == "ppo":
+        trained = [name for name, p in trainer.critic.named_parameters() if p.requires_grad]
+        assert all("lora_" in name or name.startswith("head") for name in trained)
+
+
+def test_adapters_on_weights_in_half_precision_are_not_folded_in(tokenizer):
+    model = with_lora(tiny_llama(len(tokenizer)).bfloat16())
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=2e-4)
+    before = weights(model).clone()
+    with merged_adapters(model):
+        assert torch.equal(weights(model), before)
+
+
+def test_rewards_can_be_used_in_a_loss(tokenizer):
+    torch.manual_seed(0)
+    config = copy.deepcopy(tiny_llama(len(tokenizer)).config)
+    config.num_labels = 1
+    score = learned_reward(LlamaForSequenceClassification(config), tokenizer)
+    prompts = [row["prompt"] for row in PROMPTS[:2]]
+    found = score(prompts, [[{"role": "assistant", "content": "red."}]] * 2)
+    weight = torch.ones(2, requires_grad=True)
+    (found * weight).sum().backward()
+    assert torch.equal(weight.grad, found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (lambda: GroupConfig(loss="rloo", normalise="token"), "takes no normalise"),
+        (lambda: GroupConfig(loss="rloo", kl_estimator="k2"), "takes no kl_estimator"),
+        (lambda: PPOConfig(clip_range=1.0), "clip_range is a number and above 0 and below 1"),
+        (lambda: PPOConfig(target_kl=1.0, kl_coefficient=0.0), "start above 0"),
+    ],
+)
+def test_settings_that_could_do_nothing_or_harm_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        settings()
+
+
+def test_values_may_move_freely(tokenizer):
+    rows = make("ppo", tokenizer, value_clip_range=float("inf"), reward=early).train().rows
+    assert rows[-1]["val/clipfrac_avg"] == 0
+
+
+def test_a_group_of_equal_scores_is_counted_though_its_distances_differ(tokenizer):
+    trainer = moved("rloo", tokenizer, reward=lambda p, c: torch.ones(len(p)), kl_coefficient=0.5)
+    trainer.collect(0, [0, 1])
+    assert trainer.of_rollout["groups/all_equal"] == 1
+
+
+def test_the_parts_of_a_reward_are_logged(tokenizer):
+    reward = weighted_reward({"early": (1.0, early), "short": (0.5, length_of)})
+    row = make("ppo", tokenizer, reward=reward).train().rows[0]
+    assert row["objective/scores"] == pytest.approx(row["reward/early"] + 0.5 * row["reward/short"], abs=1e-5)
+    both = make("ppo", tokenizer, reward=ensemble_reward([early, length_of])).train().rows[0]
+    assert both["reward/disagreement"] > 0
+
+
+def test_a_reference_that_no_method_has_is_refused_even_where_none_is_held(tokenizer):
+    with pytest.raises(ValueError, match="'auto', 'copy', 'adapter-off' or a model"):
+        PPOTrainer(tiny_llama(len(tokenizer)), tokenizer, PROMPTS, PPOConfig(kl_coefficient=0.0), reward=early,
+                   reference="nonsense")  # fmt: skip

@@ -218,18 +218,19 @@ def ppo_value_loss(
         old_values: (B, T) of the critic at the time of the rollout.
         returns: (B, T) from `generalized_advantage_estimate`.
         mask: (B, T), true at completion tokens.
-        clip_range: eps in reward units, above 0 and below 1.
+        clip_range: eps in reward units, above 0; infinity leaves values free.
         reduction: "mean" over all tokens of the batch, "sum", or "none": (B, T), zero outside the mask.
 
     Returns:
         A scalar in squared reward units, or (B, T) for "none".
 
     Raises:
-        ValueError: as `ppo_policy_loss`.
+        ValueError: as `ppo_policy_loss`; for a clip_range that is not above 0.
 
     Source: Ziegler et al. 2019, released code; Schulman et al. 2017 has it unclipped (equation 9).
     """
-    check_clip_range(clip_range)
+    if not clip_range > 0:
+        raise ValueError(f"clip_range is how far a value may move, in reward units, above 0; got {clip_range}")
     check_shapes(values=values, old_values=old_values, returns=returns, mask=mask)
     mask = check_mask(mask)
     values, old_values, returns = (t.masked_fill(~mask, 0.0) for t in exact(values, old_values, returns))

@@ -40,7 +40,8 @@ class Critic(nn.Module):
         return spread(packed, self.value, self._hidden(packed_inputs(packed.rows, self.body)))
 
     def value(self, hidden: Tensor) -> Tensor:
-        return self.head(hidden.float()).squeeze(-1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.float()).squeeze(-1)
 
     def _hidden(self, inputs: dict[str, Tensor]) -> Tensor:
         cache = {"use_cache": False} if takes(self.body, "use_cache") else {}
@@ -61,7 +62,8 @@ class ValueHead(nn.Linear):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, H) states to (N,) values in reward units, fp32."""
-        return super().forward(hidden.to(self.weight.dtype)).squeeze(-1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return super().forward(hidden.to(self.weight.dtype)).squeeze(-1)
 
 
 def value_head_of(model) -> ValueHead:
@@ -77,10 +79,13 @@ def before_each_token(values: Tensor) -> Tensor:
 def critic_of(model) -> Critic:
     """A critic that begins with a copy of a model's body, and says 0 to everything.
 
+    Of a policy with adapters the adapters are trained, and the weights under them stay as they are.
+
     Args:
-        model: a causal language model or a reward model of transformers; adapters must be merged before.
+        model: a causal language model or a reward model of transformers.
     """
     inner = unwrapped(model)
     body = copy.deepcopy(inner.base_model)
-    body.requires_grad_(True)
+    if not any(p.requires_grad for p in body.parameters()):  # of a reward model, say, that only scores
+        body.requires_grad_(True)
     return Critic(body, inner.config.get_text_config().hidden_size).to(device_of(model))

@@ -24,6 +24,9 @@ def ensemble_reward(
         combine: "mean", "minimum" or "cautious".
         caution: weight of the disagreement in "cautious", at least 0.
 
+    Returns:
+        A reward function; its attribute `latest` holds the "disagreement" (B,) of its last call.
+
     Raises:
         ValueError: for fewer than two members, or another way to combine.
 
@@ -39,11 +42,13 @@ def ensemble_reward(
 
     def score(prompts: Sequence, completions: Sequence) -> Tensor:
         scores = torch.stack([member(prompts, completions) for member in members])
+        score.latest = {"disagreement": scores.std(dim=0)}
         if combine == "minimum":
             return scores.min(dim=0).values
         mean = scores.mean(dim=0)
         return mean - caution * scores.std(dim=0) if combine == "cautious" else mean
 
+    score.latest = {}
     return score
 
 
@@ -65,8 +70,10 @@ def weighted_reward(parts: Mapping[str, tuple[float, RewardFunction]], *, per_wo
         A reward function; its attribute `latest` holds the unweighted (B,) rewards of its last call by name.
 
     Raises:
-        ValueError: if there are no parts, or `per_word` is below 0.
+        ValueError: if there are no parts, one is called "words", or `per_word` is below 0.
     """
+    if "words" in parts:
+        raise ValueError("the name 'words' is taken by the count of words; call that reward something else")
     if not parts:
         raise ValueError("there are no rewards to add up; name at least one")
     if per_word < 0:

@@ -43,8 +43,7 @@ class Judge:
         answers: the two answers; their first tokens must differ.
         batch_size: questions asked together.
 
-    Raises:
-        ValueError: if the answers begin with the same token.
+    Its methods raise `ValueError` if the answers begin with the same token.
 
     Source: Zheng et al. 2023, Judging LLM-as-a-judge, section 3; Lee et al. 2023, RLAIF, section 3.
     """
@@ -99,9 +98,11 @@ class Judge:
 
         return score
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _logps(self, dialogues: list, answer: str) -> Tensor:
         """ln p of the answer's first token behind each dialogue, (B,)."""
+        if not dialogues:
+            return torch.zeros(0)
         device, pad = device_of(self.model), pad_id(self.model, self.tokenizer)
         rows = [encode_completion(d, [{"role": "assistant", "content": answer}], self.tokenizer) for d in dialogues]
         rows = [row._replace(completion_ids=row.completion_ids[:1], scored=None) for row in rows]

@@ -47,7 +47,7 @@ def learned_reward(model, tokenizer, *, batch_size: int = 256) -> RewardFunction
     def can_pack() -> bool:
         return not why_rewards_not_shared(model)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def score(prompts: Sequence, completions: Sequence) -> Tensor:
         if len(prompts) != len(completions):
             raise ValueError(f"there are {len(prompts)} prompts but {len(completions)} completions")

@@ -2,7 +2,8 @@
 
 `config` holds the settings, `method` what a method is, `run` all that changes while it trains, `loop` the loop, `part`
 and `parts` what happens around its steps, `batches` and `checkpoint` where it reads and what it leaves, `base` puts
-them together; then one file a method. Those that learn from their own samples share `online`, and `rollout_batches`.
+them together; then one file a method. Those that learn from their own samples share `online`, `rollout_batches` and
+`scoring`.
 """
 
 from course_lib.trainers.base import Trainer

@@ -21,14 +21,23 @@ def setting(default, check: Check, help: str):
     return field(default=default, metadata={"check": check, "help": help})
 
 
-def number(*, above: float = -math.inf, least: float = -math.inf, most: float = math.inf, infinite=False) -> Check:
+def number(
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+    infinite: bool = False,
+) -> Check:
     """A real number within bounds; NaN never, infinity only if asked for."""
     bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
-    allowed = " and ".join(["a number", *bounds] + [f"at most {most:g}"] * (most < math.inf))
+    bounds += [f"at most {most:g}"] * (most < math.inf) + [f"below {below:g}"] * (below < math.inf)
+    allowed = " and ".join(["a number", *bounds])
 
     def check(value) -> str:
         plain = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
         fits = plain and (infinite or not math.isinf(value)) and value > above and least <= value <= most
+        fits = fits and (value < below or below == math.inf)
         return "" if fits else allowed
 
     return check

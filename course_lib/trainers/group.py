@@ -30,9 +30,22 @@ class GroupConfig(OnlineConfig):
         None, optional(one_of("completion", "token", "constant")),
         "mean over a completion's tokens (GRPO), over all tokens (DAPO), or by a constant (Dr. GRPO); None: GRPO's",
     )  # fmt: skip
-    kl_estimator: str = setting("k3", one_of("k2", "k3"), "of the KL in GRPO's loss; RLOO has k1, in the reward")
-    clip_range: float = setting(0.2, number(above=0, most=1), "how far a ratio below 1 counts")
+    kl_estimator: str | None = setting(
+        None, optional(one_of("k2", "k3")), "of the KL in GRPO's loss; None: k3. RLOO has k1, in the reward"
+    )
+    clip_range: float = setting(0.2, number(above=0, below=1), "how far a ratio below 1 counts")
+    stop_at_kl: float | None = setting(
+        None,
+        optional(number(above=0)),
+        "nats a token of movement after which a new rollout is drawn",
+    )
     clip_range_high: float | None = setting(None, optional(number(above=0)), "and above 1 (DAPO: 0.28); None: the same")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("normalise", "kl_estimator"):
+            if self.loss == "rloo" and getattr(self, name) is not None:
+                raise ValueError(f"RLOO has whole completions and k1 in the reward, and takes no {name}; leave it out")
 
 
 class GroupTrainer(OnlineTrainer):
@@ -63,7 +76,8 @@ class GroupTrainer(OnlineTrainer):
                 advantages = advantages / groups.std(dim=1, keepdim=True).clamp(min=1e-4)
         else:
             advantages = grpo_advantages(groups, scale=config.scale_by_std is not False)
-        equal = (groups == groups[:, :1]).all(dim=1).float().mean().item()
+        scores = batch["scores"].view(-1, config.completions)
+        equal = (scores == scores[:, :1]).all(dim=1).float().mean().item()
         return batch | {"advantages": advantages.flatten()}, {"groups/all_equal": equal}
 
     def loss(self, policy, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -79,9 +93,11 @@ class GroupTrainer(OnlineTrainer):
             tokens = clipped_surrogate(logps, batch["old_logps"], spread, mask, config.clip_range, high)
             if self.kl_coefficient:
                 inside = [t.masked_fill(~mask, 0.0) for t in (logps, batch["ref_logps"])]
-                tokens = tokens + self.kl_coefficient * kl_estimate(*inside, estimator=config.kl_estimator)
+                tokens = tokens + self.kl_coefficient * kl_estimate(*inside, estimator=config.kl_estimator or "k3")
             losses = tokens.sum(dim=1) / self._divisor(mask)
-        return losses.sum(), self.update_metrics(logps, batch, high) | self.of_rollout
+        return losses.sum(), self.update_metrics(
+            logps, batch, config.clip_range, high, whole=config.loss == "rloo"
+        ) | self.of_rollout
 
     def _divisor(self, mask: Tensor) -> Tensor | float:
         by_name = {"completion": mask.sum(dim=1), "token": 1.0, "constant": float(self.config.max_new_tokens)}

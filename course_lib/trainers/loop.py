@@ -57,6 +57,8 @@ def add_gradients(trainer: Method, run: Run, micro_batches: list[dict]) -> dict[
     terms = [trainer.terms(batch) for batch in micro_batches]
     everywhere = accelerator.reduce(torch.tensor(float(sum(terms)), device=accelerator.device), "sum")
     scale = len(micro_batches) * accelerator.num_processes / everywhere.item()
+    # a minibatch of a small rollout may have fewer micro-batches than the config asks for: its last one ends the step
+    accelerator.gradient_accumulation_steps, accelerator.step = len(micro_batches), 0
     for batch, count in zip(micro_batches, terms, strict=True):
         with accelerator.accumulate(*models):
             with accelerator.autocast():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -26,16 +26,16 @@ from course_lib.losses import kl_estimate
 from course_lib.models import reference_of
 from course_lib.rollouts import Decoding, Rollout, roll_out
 from course_lib.trainers.base import Trainer
-from course_lib.trainers.config import SCHEDULES, TrainingConfig, count, number, one_of, optional, setting
+from course_lib.trainers.config import SCHEDULES, TrainingConfig, count, number, one_of, setting
 from course_lib.trainers.dropout import without_dropout
-from course_lib.trainers.parts import TrainingError
 from course_lib.trainers.referenced import frozen_reference
 from course_lib.trainers.rollout_batches import RolloutBatches
+from course_lib.trainers.scoring import RewardFunction, scores_of
 
 logger = logging.getLogger(__name__)
 READ = ("input_ids", "attention_mask", "completion_mask")  # what a model is given of a batch
+REFERENCES = ("auto", "copy", "adapter-off")
 HELD_OUT_SEED = 2**31  # so that every look draws with the same numbers, which no rollout has
-RewardFunction = Callable[[Sequence, Sequence], Tensor]
 
 
 @dataclass
@@ -52,9 +52,6 @@ class OnlineConfig(TrainingConfig):
     temperature: float = setting(1.0, number(above=0), "of the distribution that is drawn from and trained")
     kl_coefficient: float = setting(0.05, number(least=0), "price of a nat of distance from the reference")
     missing_end_penalty: float = setting(0.0, number(least=0), "taken from the score of a completion that was cut off")
-    stop_at_kl: float | None = setting(
-        None, optional(number(above=0)), "the rest of a rollout is dropped once the policy is so many nats a token away"
-    )
     rollout_batch: int = setting(256, count(), "completions that are drawn or scored together")
 
 
@@ -90,10 +87,15 @@ class OnlineTrainer(Trainer):
     ):
         super().__init__(policy, tokenizer, records, config, eval_records=eval_records)
         self.reward = reward
+        if isinstance(reference, str) and reference not in REFERENCES:
+            raise ValueError(
+                f"the reference scores new samples: it is 'auto', 'copy', 'adapter-off' or a model, not {reference!r}"
+            )
         self.reference = self._reference(reference) if self.holds_reference else None
         self.kl_coefficient = self.config.kl_coefficient
         self.rollout: Rollout | None = None  # the latest one, to look at
         self.of_rollout: dict[str, float] = {}  # its metrics, which all updates on it report
+        self.accelerator = None  # of the run at hand
         self.packs = False  # whether rows go through the models without padding; found out before training
         self._batches: RolloutBatches | None = None
 
@@ -106,6 +108,9 @@ class OnlineTrainer(Trainer):
         """Rows that a prompt adds to a rollout, at most."""
         return self.config.completions
 
+    def _refuse_small_batches(self) -> None:
+        """Nothing to refuse: minibatches are of completions, and a small one is cut into fewer micro-batches."""
+
     @property
     def holds_reference(self) -> bool:
         return self.config.kl_coefficient > 0
@@ -116,11 +121,10 @@ class OnlineTrainer(Trainer):
         if wanted == "auto":
             kind = reference_of(self.policy).kind
             wanted = kind if kind == "adapter-off" else "copy"
-        if wanted not in ("copy", "adapter-off"):
-            raise ValueError(
-                f"the reference scores new samples, so it is 'auto', 'copy', 'adapter-off' or a model, not {wanted!r}"
-            )
         return reference_of(self.policy, kind=wanted)
+
+    def description(self) -> dict:
+        return super().description() | {"reference": self.reference.kind if self.reference is not None else "none"}
 
     def terms(self, batch: dict[str, Tensor]) -> int:
         return int(batch["completion_mask"].sum())
@@ -144,13 +148,22 @@ class OnlineTrainer(Trainer):
     def before_training(self, accelerator) -> None:
         if self.reference is not None and self.reference.frozen is not None:
             self.reference.frozen.to(accelerator.device)
-        longest = max(self.length(self.rows[i]) for i in self.training) + self.config.max_new_tokens
-        reason = why_not_shared(self.policy) or (
-            "" if fits_window(self.policy, longest) else "a window in its attention"
-        )
-        if reason:
-            logger.warning("computing padding, and prompts once for each completion: %s", reason)
-        self.packs = not reason
+        self.accelerator = accelerator
+        reasons = [reason for model in self.readers() if (reason := self._why_not_packed(model))]
+        if reasons:
+            logger.warning("computing padding, and prompts once for each completion: %s", reasons[0])
+        self.packs = not reasons
+
+    def readers(self) -> list:
+        """The causal language models that read rollouts."""
+        frozen = self.reference.frozen if self.reference is not None else None
+        return [self.policy] + ([frozen] if frozen is not None else [])
+
+    def _why_not_packed(self, model) -> str:
+        if reason := why_not_shared(model):
+            return reason
+        longest = max(map(self.length, self.rows)) + self.config.max_new_tokens
+        return "" if fits_window(model, longest) else "rows are longer than the window that its attention sees"
 
     @contextmanager
     def training_mode(self) -> Iterator[None]:
@@ -160,11 +173,17 @@ class OnlineTrainer(Trainer):
     def collect(self, number: int, indices: list[int]) -> dict[str, Tensor]:
         """One rollout as tensors: drawn, scored, read by the reference, and made into what updates need."""
         config = self.config
-        self.rollout = self.roll_out(indices, config.completions, config.seed * 1_000_003 + number)
-        batch = self.scored(self.rollout)
-        found, metrics = self.prepare(batch)
-        self.of_rollout = self.rollout_metrics(batch) | metrics
+        with self.precision():
+            self.rollout = self.roll_out(indices, config.completions, config.seed * 1_000_003 + number)
+            batch = self.scored(self.rollout)
+            seen = self.rollout_metrics(batch)  # before the price is steered
+            found, metrics = self.prepare(batch)
+        self.of_rollout = seen | metrics
         return found
+
+    def precision(self):
+        """The arithmetic that updates have, for rollouts and scores too: else the first ratio would not be 1."""
+        return nullcontext() if self.accelerator is None else self.accelerator.autocast()
 
     def roll_out(self, indices: Sequence[int], n: int, seed: int) -> Rollout:
         """`n` completions of each of these prompts."""
@@ -185,43 +204,16 @@ class OnlineTrainer(Trainer):
         batch = rollout.batch(self.pad)
         batch["old_logps"] = batch.pop("logps")
         del batch["plain_logps"]
-        batch["scores"] = self.scores(rollout)
+        batch["scores"] = scores_of(rollout, self.reward) - self.config.missing_end_penalty * (~rollout.ended).float()
         batch["ref_logps"] = self.reference_logps(batch)
         batch["kl"] = (batch["old_logps"] - batch["ref_logps"]).sum(dim=1)  # k1 of each completion, nats
         return batch
 
     def held_out_metrics(self, run) -> dict[str, float]:
         """Means over one completion of each held-out prompt; `held_out_rollout` keeps them to be read."""
-        self.held_out_rollout = self.roll_out(self.held_out, 1, HELD_OUT_SEED)
-        return self.rollout_metrics(self.scored(self.held_out_rollout))
-
-    def scores(self, rollout: Rollout) -> Tensor:
-        """(B,) the reward of each completion, less the penalty of those that were cut off.
-
-        Raises:
-            TrainingError: if the reward function raises, or gives another shape or a value that is not finite.
-        """
-        completions = [
-            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-            for prompt, text in zip(rollout.prompts, rollout.texts, strict=True)
-        ]
-        try:
-            scores = self.reward(rollout.prompts, completions)
-        except Exception as error:
-            raise TrainingError(f"the reward function failed: {error!r}. The weights are kept") from error
-        scores = torch.as_tensor(scores, dtype=torch.float32, device="cpu").detach()
-        if scores.shape != (len(rollout),):
-            raise TrainingError(
-                f"the reward function gave shape {tuple(scores.shape)} for {len(rollout)} completions; it must give "
-                "one number for each, shape (B,). The weights are kept"
-            )
-        if not scores.isfinite().all():
-            row = int((~scores.isfinite()).nonzero()[0, 0])
-            raise TrainingError(
-                f"the reward function gave {scores[row].item()} for the prompt {rollout.prompts[row]!r:.200} and the "
-                f"completion {rollout.texts[row]!r:.200}. The weights are kept"
-            )
-        return scores - self.config.missing_end_penalty * (~rollout.ended).float()
+        with self.precision():
+            self.held_out_rollout = self.roll_out(self.held_out, 1, HELD_OUT_SEED)
+            return self.rollout_metrics(self.scored(self.held_out_rollout))
 
     @torch.no_grad()
     def reference_logps(self, batch: dict[str, Tensor]) -> Tensor:
@@ -267,23 +259,31 @@ class OnlineTrainer(Trainer):
             "objective/entropy": -batch["old_logps"].sum(dim=1).mean().item(),
             "val/length": batch["completion_mask"].sum(dim=1).float().mean().item(),
         }
+        for name, values in getattr(self.reward, "latest", {}).items():  # parts of a sum, an ensemble's disagreement
+            found[f"reward/{name}"] = values.float().mean().item()
         if self.reference is not None:  # without one the distance is not known, which is not 0
             found["objective/kl"] = batch["kl"].mean().item()
             rewards = batch["scores"] - self.kl_coefficient * batch["kl"]
             found["objective/rlhf_reward"] = rewards.mean().item()
         return found
 
-    def update_metrics(self, logps: Tensor, batch: dict[str, Tensor], clip_range: float) -> dict[str, float]:
-        """How far the policy has come since the rollout, means over real tokens; it may end the rollout's use."""
+    def update_metrics(
+        self, logps: Tensor, batch: dict[str, Tensor], low: float, high: float, *, whole: bool = False
+    ) -> dict[str, float]:
+        """How far the policy has come since the rollout, means over real tokens; it may end the rollout's use.
+
+        `low` and `high` are the clip's ranges; `whole`: the ratio is that of whole completions.
+        """
         mask = batch["completion_mask"]
         log_ratio = (logps.detach() - batch["old_logps"])[mask]
+        clipped = (logps.detach() - batch["old_logps"]).sum(dim=1).exp() if whole else log_ratio.exp()
         ratio = log_ratio.exp()
         moved = kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3").mean().item()
         if self.config.stop_at_kl is not None and moved > self.config.stop_at_kl and self._batches:
             self._batches.drop_the_rest()
         return {
             "policy/approxkl_avg": moved,
-            "policy/clipfrac_avg": ((ratio - 1).abs() > clip_range).float().mean().item(),
+            "policy/clipfrac_avg": ((clipped > 1 + high) | (clipped < 1 - low)).float().mean().item(),
             "val/ratio": ratio.mean().item(),
             "val/ratio_max": ratio.max().item(),
         }

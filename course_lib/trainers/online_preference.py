@@ -56,8 +56,6 @@ class OnlinePreferenceTrainer(OnlineTrainer):
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", "custom")
         super().__init__(policy, tokenizer, records, config, reward=reward, reference=reference,
                          eval_records=eval_records)  # fmt: skip
-        if self.config.accumulation > 1 and self.config.prompts_per_rollout < self.config.accumulation:
-            raise ValueError("a rollout makes a pair a prompt at most; lower accumulation or raise prompts_per_rollout")
 
     rows_per_prompt = 1
 

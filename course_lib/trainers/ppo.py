@@ -17,7 +17,7 @@ from course_lib.losses import (
     ppo_value_loss,
     whiten,
 )
-from course_lib.models import Critic, critic_of, value_head_of
+from course_lib.models import critic_of, value_head_of
 from course_lib.trainers.config import count, flag, number, one_of, optional, setting
 from course_lib.trainers.online import OnlineConfig, OnlineTrainer
 
@@ -31,9 +31,16 @@ class PPOConfig(OnlineConfig):
     )
     gamma: float = setting(1.0, number(least=0, most=1), "discount of later rewards")
     lam: float = setting(0.95, number(least=0, most=1), "bias (0) against variance (1) of advantages")
-    clip_range: float = setting(0.2, number(above=0, most=1), "how far a token's probability ratio counts")
+    clip_range: float = setting(0.2, number(above=0, below=1), "how far a token's probability ratio counts")
+    stop_at_kl: float | None = setting(
+        None,
+        optional(number(above=0)),
+        "nats a token of movement after which a new rollout is drawn",
+    )
     value_clip_range: float = setting(
-        0.9, number(above=0, most=1), "how far a value moves on one rollout, reward units"
+        0.9,
+        number(above=0, infinite=True),
+        "how far a value moves on a rollout, reward units; inf: freely",
     )
     value_coefficient: float = setting(0.5, number(above=0), "weight of the critic's loss")
     critic: str = setting("separate", one_of("separate", "shared"), "a model of its own, or a head on the policy")
@@ -53,6 +60,8 @@ class PPOConfig(OnlineConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.target_kl is not None and not self.kl_coefficient:
+            raise ValueError("target_kl steers the price of distance, and kl_coefficient=0 has none; start above 0")
         if self.kl_in == "loss" and self.kl_estimator == "k1":
             raise ValueError(
                 "k1 in the loss pulls nowhere: its gradient is 0 on average; set kl_estimator to 'k2' or 'k3', or "
@@ -84,6 +93,7 @@ class PPOTrainer(OnlineTrainer):
                 "a shared critic and an entropy bonus read the policy's final hidden states, and this model's output "
                 "layer cannot be applied apart; set critic to 'separate' and entropy_coefficient to 0"
             )
+        self.own_critic = critic is None  # with the policy's body, so that both can be given packed rows
         self.shares_trunk = critic is None and self.config.critic == "shared"
         if critic is None:
             critic = value_head_of(policy) if self.shares_trunk else critic_of(policy)
@@ -132,18 +142,19 @@ class PPOTrainer(OnlineTrainer):
         value_loss = ppo_value_loss(
             values, batch["old_values"], batch["returns"], mask, clip_range=config.value_clip_range, reduction="sum"
         )
-        loss = self.learns * (policy_loss - config.entropy_coefficient * entropy)
-        loss = loss + config.value_coefficient * value_loss
-        if config.kl_in == "loss" and self.kl_coefficient:
-            inside = [t.masked_fill(~mask, 0.0) for t in (logps, batch["ref_logps"])]
-            loss = loss + self.kl_coefficient * kl_estimate(*inside, estimator=config.kl_estimator).sum()
+        loss = config.value_coefficient * value_loss
+        if self.learns:  # else the policy has no gradients at all, and nothing moves it, weight decay neither
+            loss = loss + policy_loss - config.entropy_coefficient * entropy
+            if config.kl_in == "loss" and self.kl_coefficient:
+                inside = [t.masked_fill(~mask, 0.0) for t in (logps, batch["ref_logps"])]
+                loss = loss + self.kl_coefficient * kl_estimate(*inside, estimator=config.kl_estimator).sum()
         tokens = int(mask.sum())
         metrics = {"loss/policy_avg": policy_loss.item() / tokens, "loss/value_avg": value_loss.item() / tokens}
         moved = (values.detach() - batch["old_values"]).abs()[mask] > config.value_clip_range
         metrics["val/clipfrac_avg"] = moved.float().mean().item()
         if config.entropy_coefficient:
             metrics["policy/entropy_avg"] = entropy.item() / tokens
-        return loss, metrics | self.update_metrics(logps, batch, config.clip_range) | self.of_rollout
+        return loss, metrics | self.update_metrics(logps, batch, *[config.clip_range] * 2) | self.of_rollout
 
     @property
     def learns(self) -> float:
@@ -155,7 +166,7 @@ class PPOTrainer(OnlineTrainer):
         if self.shares_trunk:
             states = self.states(self.policy, batch, packed)
             return states.spread(critic(states.hidden))
-        if packed is not None and isinstance(self.critic, Critic):
+        if packed is not None and self.own_critic:
             return self.critic.of_packed(packed)
         return critic(batch["input_ids"], batch["attention_mask"])
 
@@ -180,7 +191,7 @@ class PPOTrainer(OnlineTrainer):
         """Ziegler et al. 2019: the price rises by up to a fifth of n / horizon while KL is above its target."""
         if self.config.target_kl is not None:
             error = max(-0.2, min(0.2, kl.mean().item() / self.config.target_kl - 1))
-            self.kl_coefficient *= 1 + error * len(kl) / self.config.kl_horizon
+            self.kl_coefficient *= 1 + error * min(1.0, len(kl) / self.config.kl_horizon)
 
 
 def _variance(values: Tensor) -> float:

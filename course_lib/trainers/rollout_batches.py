@@ -50,7 +50,8 @@ class RolloutBatches:
 
     def __len__(self) -> int:
         """Optimiser steps in a pass over the prompts."""
-        return self.rounds * self.update_epochs * len(self._cut(list(range(self.per_rollout * self.rows_per_prompt))))
+        sizes = [len(self._asked(number)) * self.rows_per_prompt for number in range(self.rounds)]
+        return self.update_epochs * sum(len(self._cut(list(range(size)))) for size in sizes)
 
     def take(self) -> list[dict[str, Tensor]]:
         """The next minibatch, as micro-batches.
@@ -87,7 +88,7 @@ class RolloutBatches:
         """Indices of the prompts of a round: every prompt once in each pass."""
         order = self._shuffled(range(self.prompts), f"pass-{number // self.rounds}")
         start = number % self.rounds * self.per_rollout
-        return (order + order)[start : start + self.per_rollout]
+        return order[start : start + self.per_rollout]
 
     def _shuffled(self, items, name: str) -> list[int]:
         return random.Random(f"{self.seed}-{name}").sample(list(items), len(items))
