@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from course_lib import claims, world
-from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, claim, direct, failures, family
+from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, claim, direct, failures, family, online
 from course_lib.claims.judging import Part, contrast, in_words, of_contrasts, of_parts
 from course_lib.lessons import curriculum
 
@@ -290,3 +290,39 @@ def test_results_of_another_edition_of_the_world_are_refused(tmp_path, monkeypat
     assert claims.seeds("now") == [1]
     with pytest.raises(ValueError, match="edition 1 of Pocket World.*run experiments/first.py again"):
         claims.seeds("first")
+
+
+@pytest.mark.parametrize(
+    ("of_n2", "of_n1"), [("holds", "refuted"), ("refuted", "holds"), ("holds in part", "open"), ("open", "open")]
+)
+def test_a_claim_that_contradicts_another_gets_the_opposite_verdict(monkeypatch, of_n2, of_n1):
+    monkeypatch.setattr(online, "own_reward", lambda: Judgement(of_n2, "So: it is.", "figure"))
+    judged = online.no_reward_to_hack()
+    assert judged.verdict == of_n1 and "So: it is." in judged.found
+
+
+def test_the_online_experiment_decides_as_many_contrasts_as_its_intervals_allow_for(monkeypatch):
+    decided = []
+
+    def note(first, second, *, margin):
+        decided.append(len(first))
+        return contrast(UP, ZEROS, margin=margin)
+
+    monkeypatch.setattr(online, "TOGETHER", note)
+    for row in online.CLAIMS:
+        row.judge()
+    online.comparisons()
+    in_gold = 12  # contrasts that are judged greedily too
+    assert len(decided) - in_gold == 15 == online_claims_of_the_protocol()
+    assert set(decided) == {len(claims.seeds("online"))}
+
+
+def online_claims_of_the_protocol() -> int:
+    text = (ROOT / "experiments" / "protocol.md").read_text()
+    return int(re.search(r"`online`, (\d+)", text)[1])
+
+
+def test_seeds_of_two_experiments_are_matched_by_their_number(monkeypatch):
+    tables = {"online": [{"seed": 3, "a": 1}, {"seed": 1, "a": 2}], "pocket_world": [{"seed": 1, "b": 5}, {"seed": 7}]}
+    monkeypatch.setattr(online, "seeds", tables.__getitem__)
+    assert online.runs("online", "pocket_world") == [({"seed": 1, "a": 2}, {"seed": 1, "b": 5})]

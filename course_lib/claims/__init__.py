@@ -6,7 +6,7 @@ experiments, `reported_memory` and `reported_speed` what others reported, and ea
 two.
 """
 
-from course_lib.claims import direct, exact_corner, failures, family, memory, speed, untested
+from course_lib.claims import direct, exact_corner, failures, family, memory, online, speed, untested
 from course_lib.claims.judging import SOURCES, VERDICTS, Claim, Judgement
 from course_lib.claims.results import seeds
 
@@ -19,7 +19,11 @@ def _place(claim: Claim) -> tuple[int, int, str]:
 
 
 LEDGER: list[Claim] = sorted(
-    (row for lesson in (direct, exact_corner, failures, family, memory, speed, untested) for row in lesson.CLAIMS),
+    (
+        row
+        for lesson in (direct, exact_corner, failures, family, memory, online, speed, untested)
+        for row in lesson.CLAIMS
+    ),
     key=_place,
 )
 

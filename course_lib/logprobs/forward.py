@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import torch
@@ -57,9 +58,16 @@ def device_of(model) -> torch.device:
 
 def takes(model, name: str) -> bool:
     """Whether the innermost model's `forward` takes an argument of that name, or hands all of them on."""
-    parameters = inspect.signature(unwrapped(model).forward).parameters
+    forward = unwrapped(model).forward
+    parameters = _parameters(getattr(forward, "__func__", forward))
     hands_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and "input_ids" not in parameters
     return hands_on or name in parameters
+
+
+@lru_cache(maxsize=256)
+def _parameters(function) -> Mapping[str, inspect.Parameter]:
+    """Asked at every step of sampling, and slow to find out."""
+    return inspect.signature(function).parameters
 
 
 def head_of(model) -> Head | None:
