@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-def test_the_readme_example_runs_as_printed(capsys):
-    training, sizing = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_readme_examples_run_as_printed(capsys):
+    training, online, sizing = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     exec(compile(sizing, "README.md", "exec"), {})
     out = capsys.readouterr().out
     assert "GB" in out and "tokens" in out and "NOT fit" not in out
@@ -21,6 +21,9 @@ def test_the_readme_example_runs_as_printed(capsys):
     out = capsys.readouterr().out
     before, after = map(float, re.search(r"gold reward (-?[\d.]+) -> (-?[\d.]+)", out).groups())
     assert after > before and "rewards/margins" in out
+    exec(compile(online, "README.md", "exec"), {})
+    scores = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines() if re.match(r"\d+ ", line)]
+    assert len(scores) > 3 and scores[-1] > scores[0]
 
 
 def test_every_file_the_readme_links_to_exists():
