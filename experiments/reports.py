@@ -24,8 +24,8 @@ typed nowhere. Under each theme those that are decided come first, and those tha
 
 Claims about runs are decided by one rule, which was written down before the runs
 ([protocol](experiments/protocol.md)): seeds with their own pre-training each, an interval that allows for all contrasts
-of an experiment, and a difference counts only if it is large enough to matter. Five seeds are planned; measured so far
-are {measured}. The small print gives the difference with
+of an experiment, and a difference counts only if it is large enough to matter. Seeds that verdicts rest on: {measured}.
+The small print gives the difference with
 its interval, what leaving any one seed out would change, and what greedy replies say where replies drawn at temperature
 1 decide.
 
