@@ -79,7 +79,7 @@ def hacks() -> Judgement:
     return of_contrasts(
         Part("without a price on distance the learned reward rises further",
              TOGETHER(proxy["weak, free"], proxy["weak"], margin=PROXY)),
-        above("and the true reward falls", "weak", "weak, free"),
+        above("the true reward ends below that with a price", "weak", "weak, free"),
     )  # fmt: skip
 
 
