@@ -139,14 +139,21 @@ def test_a_pair_without_a_common_prompt_is_refused():
         collate_shared_ends([(Encoded([5], [2]), Encoded([6], [2]))], 0)
 
 
-def test_models_that_cannot_share_say_why_and_train_on_both_texts(tokenizer, caplog):
+def test_models_that_cannot_share_say_why_and_train_on_both_texts(tokenizer, caplog, monkeypatch):
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, num_labels=1, pad_token_id=0)
     model = GPT2ForSequenceClassification(config)
+    assert why_rewards_not_shared(model) == ""
     model.config._attn_implementation = "flash_attention_2"
     assert "takes no mask" in why_rewards_not_shared(model)
-    model.config._attn_implementation = "eager"
-    assert why_rewards_not_shared(scorer()) == ""
+    model.config._attn_implementation = "sdpa"
+    monkeypatch.setattr("course_lib.models.reward.visible_segments", lambda segments, inner: None)  # no mask at all
+    settings = TrainingConfig(batch_size=8, learning_rate=1e-2, progress=False)
+    trainer = RewardTrainer(model, tokenizer, world.preference_records(16), settings)
+    before = model.score.weight.clone()
+    trainer.train()
+    assert not trainer.shared and "computing each prompt twice: its attention does not follow" in caplog.text
+    assert not torch.equal(model.score.weight, before)
 
 
 def test_sharing_changes_no_loss(tokenizer, monkeypatch):

@@ -122,10 +122,8 @@ def packed_states(model, packed: Packed) -> CompletionStates | None:
     """
     if (head := head_of(model)) is None:
         return None
-    hidden = (
-        hidden_states(model, head, **packed_inputs(packed.rows, model)).flatten(0, 1).index_select(0, packed.source)
-    )
-    return CompletionStates(hidden, packed.target, packed.places, packed.shape, head)
+    hidden = hidden_states(model, head, **packed_inputs(packed.rows, model)).flatten(0, 1)
+    return CompletionStates(hidden.index_select(0, packed.source), packed.target, packed.places, packed.shape, head)
 
 
 def packed_inputs(rows: PackedRows, model) -> dict[str, Tensor]:

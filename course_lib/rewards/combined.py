@@ -81,7 +81,7 @@ def weighted_reward(parts: Mapping[str, tuple[float, RewardFunction]], *, per_wo
 
     def score(prompts: Sequence, completions: Sequence) -> Tensor:
         score.latest = {name: function(prompts, completions) for name, (_, function) in parts.items()}
-        score.latest["words"] = torch.tensor([float(len(_text(c).split())) for c in completions])
+        score.latest["words"] = torch.tensor([float(len(text_of(c).split())) for c in completions])
         total = -per_word * score.latest["words"]
         for name, (weight, _) in parts.items():
             total = total + weight * score.latest[name]
@@ -91,6 +91,6 @@ def weighted_reward(parts: Mapping[str, tuple[float, RewardFunction]], *, per_wo
     return score
 
 
-def _text(completion) -> str:
+def text_of(completion) -> str:
     """The text of a completion, given as such or as chat messages."""
     return completion if isinstance(completion, str) else " ".join(message["content"] for message in completion)

@@ -10,6 +10,7 @@ from torch import Tensor
 from course_lib.data import collate_completions, encode_completion
 from course_lib.logprobs import completion_logps, device_of, evaluating
 from course_lib.models import pad_id, refuse_unknown_ids
+from course_lib.rewards.combined import text_of
 
 Question = Callable[[object, str, str], object]
 
@@ -70,7 +71,7 @@ class Judge:
             raise ValueError(
                 f"there are {len(prompts)} prompts, {len(one)} and {len(two)} replies; give as many of each"
             )
-        asked = [self.question(p, _text(a), _text(b)) for p, a, b in zip(prompts, one, two, strict=True)]
+        asked = [self.question(p, text_of(a), text_of(b)) for p, a, b in zip(prompts, one, two, strict=True)]
         first, second = (self._logps(asked, answer) for answer in self.answers)
         return first - second
 
@@ -145,7 +146,3 @@ def judged_pairs(judge: Judge, prompts: Sequence, one: Sequence, two: Sequence, 
             chosen, rejected = (first, second) if value > 0 else (second, first)
             records.append({"prompt": prompt, "chosen": chosen, "rejected": rejected, "log_odds": abs(value)})
     return records
-
-
-def _text(completion) -> str:
-    return completion if isinstance(completion, str) else " ".join(message["content"] for message in completion)

@@ -224,7 +224,7 @@ class OnlineTrainer(Trainer):
             return self.in_parts(lambda part: self.logps(scorer, part), batch)
 
     def packed(self, batch: dict[str, Tensor]) -> Packed | None:
-        """The batch without padding, where the policy can be given that."""
+        """The batch without padding, where all models that read it can be given that."""
         return pack(*(batch[name] for name in READ)) if self.packs else None
 
     def states(self, model, batch: dict[str, Tensor], packed: Packed | None) -> CompletionStates | None:

@@ -55,7 +55,7 @@ class FiniteCheck(Part):
         for name, value in ({"loss": run.metrics["loss"]} | norms).items():
             if not torch.isfinite(torch.tensor(value)):
                 self._stop(run, run.step + 1, f"the {name} is {value}")
-        absurd = run.learning_rate > ABSURD_RATE
+        absurd = max(run.scheduler.get_last_lr()) > ABSURD_RATE  # a critic's may be higher than the policy's
         self.before = [p.detach().clone() for p in run.parameters()] if absurd else []
 
     def after_step(self, run: Run) -> None:
