@@ -69,12 +69,21 @@ def train_sft(
 
 
 def train_reward(
-    sft_folder, seed: int = 0, *, size: int = SIZES["pairs"], pairs_seed: int | None = None, progress: bool = True
+    sft_folder,
+    seed: int = 0,
+    *,
+    size: int = SIZES["pairs"],
+    pairs_seed: int | None = None,
+    progress: bool = True,
+    **annotators,
 ):
-    """Fit a reward model, begun from an SFT checkpoint, to `size` pairs; `pairs_seed` draws others than usual."""
+    """Fit a reward model, begun from an SFT checkpoint, to `size` pairs.
+
+    `pairs_seed` draws others than usual; `annotators` are the knobs of the people who label them.
+    """
     torch.manual_seed(seed)
     model, tokenizer = load_reward_model(str(sft_folder))
-    pairs = preference_records(size, seed=seed + 1000 if pairs_seed is None else pairs_seed)
+    pairs = preference_records(size, seed=seed + 1000 if pairs_seed is None else pairs_seed, **annotators)
     _train(RewardTrainer, model, tokenizer, pairs, REWARD, seed, progress)
     return model
 

@@ -46,6 +46,14 @@ def test_the_log_odds_are_those_of_the_answers_first_tokens(sft):
         assert found[i].item() == pytest.approx((logits[words[0]] - logits[words[1]]).item(), abs=1e-4)
 
 
+def test_a_model_whose_output_layer_cannot_be_applied_apart_is_read_alike(sft, monkeypatch):
+    asked = (world.prompts("test", 4), ["it is red."] * 4, ["sorry, i will not do that."] * 4)
+    judge = Judge(*sft, question=in_world_words)
+    apart = judge.log_odds(*asked)
+    monkeypatch.setattr("course_lib.rewards.judge.completion_states", lambda *_, **__: None)
+    assert torch.allclose(judge.log_odds(*asked), apart, atol=1e-4)
+
+
 def test_a_place_that_is_favoured_moves_no_comparison_and_is_the_bias(judge):
     odds, bias = judge.compare(["p", "p"], ["long reply", "s"], ["short", "longer"])
     assert odds.tolist() == [5, -5] and bias.tolist() == [2, 2]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from course_lib.data import collate_completions, encode_completion
-from course_lib.logprobs import completion_logps, device_of, evaluating
+from course_lib.logprobs import completion_logps, completion_states, device_of, evaluating
 from course_lib.models import pad_id, refuse_unknown_ids
 from course_lib.rewards.combined import text_of
 
@@ -72,8 +72,7 @@ class Judge:
                 f"there are {len(prompts)} prompts, {len(one)} and {len(two)} replies; give as many of each"
             )
         asked = [self.question(p, text_of(a), text_of(b)) for p, a, b in zip(prompts, one, two, strict=True)]
-        first, second = (self._logps(asked, answer) for answer in self.answers)
-        return first - second
+        return self._odds(asked)
 
     def compare(self, prompts: Sequence, one: Sequence, two: Sequence) -> tuple[Tensor, Tensor]:
         """`(log_odds, bias)`, each (B,): both orders asked.
@@ -100,27 +99,39 @@ class Judge:
         return score
 
     @torch.no_grad()
-    def _logps(self, dialogues: list, answer: str) -> Tensor:
-        """ln p of the answer's first token behind each dialogue, (B,)."""
+    def _odds(self, dialogues: list) -> Tensor:
+        """ln p(first answer) - ln p(second) behind each dialogue, (B,), from one pass through the model."""
         if not dialogues:
             return torch.zeros(0)
         device, pad = device_of(self.model), pad_id(self.model, self.tokenizer)
-        rows = [encode_completion(d, [{"role": "assistant", "content": answer}], self.tokenizer) for d in dialogues]
-        rows = [row._replace(completion_ids=row.completion_ids[:1], scored=None) for row in rows]
-        refuse_unknown_ids(self.model, {i for row in rows for i in (*row.prompt_ids, *row.completion_ids)})
-        other = self.answers[1 - self.answers.index(answer)]
-        theirs = encode_completion(dialogues[0], [{"role": "assistant", "content": other}], self.tokenizer)
-        if theirs.completion_ids[0] == rows[0].completion_ids[0]:
+        rows = [self._answered(dialogue, self.answers[0]) for dialogue in dialogues]
+        first, second = rows[0].completion_ids[0], self._answered(dialogues[0], self.answers[1]).completion_ids[0]
+        if first == second:
             raise ValueError(f"the answers {self.answers} begin with the same token, which says nothing; take others")
+        refuse_unknown_ids(self.model, {second} | {i for row in rows for i in (*row.prompt_ids, *row.completion_ids)})
         order = sorted(range(len(rows)), key=lambda i: rows[i].length)
         found = torch.zeros(len(rows))
-        for start in range(0, len(order), self.batch_size):
-            here = order[start : start + self.batch_size]
-            batch = collate_completions([rows[i] for i in here], pad)
-            with evaluating(self.model):
-                logps, _ = completion_logps(self.model, **{name: t.to(device) for name, t in batch.items()})
-            found[here] = logps.sum(dim=1).cpu()
+        with evaluating(self.model):
+            for start in range(0, len(order), self.batch_size):
+                here = order[start : start + self.batch_size]
+                batch = collate_completions([rows[i] for i in here], pad)
+                batch = {name: tensor.to(device) for name, tensor in batch.items()}
+                found[here] = self._difference(batch, first, second).cpu()
         return found
+
+    def _answered(self, dialogue, answer: str):
+        """The dialogue with the first token of an answer behind it, encoded."""
+        row = encode_completion(dialogue, [{"role": "assistant", "content": answer}], self.tokenizer)
+        return row._replace(completion_ids=row.completion_ids[:1], scored=None)
+
+    def _difference(self, batch: dict[str, Tensor], first: int, second: int) -> Tensor:
+        states = completion_states(self.model, **batch)
+        if states is not None:  # what both answers have in common, their normaliser, falls out
+            logits = states.head.logits(states.hidden)
+            return logits[:, first] - logits[:, second]
+        other = batch | {"input_ids": batch["input_ids"].masked_fill(batch["completion_mask"].bool(), second)}
+        one, two = (completion_logps(self.model, **answered)[0].sum(dim=1) for answered in (batch, other))
+        return one - two
 
 
 def judged_pairs(judge: Judge, prompts: Sequence, one: Sequence, two: Sequence, *, tie: float = 0.0) -> list[dict]:

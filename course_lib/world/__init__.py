@@ -4,6 +4,8 @@ from pathlib import Path
 
 from course_lib.world.demonstrators import Demonstrators
 from course_lib.world.gold import gold_parts, gold_reward, parse, task_of
+from course_lib.world.judging import judge_records, which_is_best
+from course_lib.world.objectives import harmless_reward, helpful_reward, relabelled
 from course_lib.world.overlap import overlap
 from course_lib.world.sampling import (
     Annotators,
@@ -36,13 +38,18 @@ __all__ = [
     "documents",
     "gold_parts",
     "gold_reward",
+    "harmless_reward",
+    "helpful_reward",
+    "judge_records",
     "overlap",
     "parse",
     "preference_records",
     "prompts",
+    "relabelled",
     "right_or_wrong_pairs",
     "sft_records",
     "task_of",
     "unpaired_records",
     "user",
+    "which_is_best",
 ]
