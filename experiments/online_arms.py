@@ -67,13 +67,18 @@ class Watch(Part):
             )
 
 
-def train(start, tokenizer, seed: int, method: str, reward: Callable, **changes) -> tuple[object, list[dict]]:
-    """`(policy, curve)`: a copy of `start`, trained by a method at its tuned setting, with `changes` to its config."""
+def train(
+    start, tokenizer, seed: int, method: str, reward: Callable, *, rounds: int = ROUNDS, **changes
+) -> tuple[object, list[dict]]:
+    """`(policy, curve)`: a copy of `start`, trained by a method at its tuned setting, with `changes` to its config.
+
+    `rounds` are rounds of 96 samples, whatever the changes make of a round.
+    """
     kind, config = MAKE[method]
     tuned = TUNED.get("online-dpo" if method == "bon-dpo" else method, {})
     policy, prompts = copy.deepcopy(start), [{"prompt": p} for p in world.prompts("train", PROMPTS, seed=seed)]
     trainer = kind(policy, tokenizer, prompts, replace(config, seed=10 * seed, **tuned | changes), reward=reward)
-    asked = ROUNDS * SAMPLES // trainer.config.completions
+    asked = rounds * SAMPLES // trainer.config.completions
     trainer.config.epochs = asked / min(PROMPTS, len(prompts))
     watch = Watch(trainer)
     trainer.train(parts=[watch])
