@@ -25,7 +25,7 @@ ALLOWED = {  # each room, and the rooms that it may import, in the order of the 
     "sizing": set(),
     "memory": {"sizing", "logprobs"},
     "speed": {"sizing", "memory"},  # a step that does not fit has no speed, and weights are read byte by byte
-    "claims": {"world", "evaluation", "losses", "exact"} | SIZES,
+    "claims": {"world", "evaluation", "losses", "exact", "trainers"} | SIZES,
     "machine": {"world"},
     "lessons": {"world", "losses", "rewards", "trainers"},
     "shipped_models": {"world", "models", "trainers"},

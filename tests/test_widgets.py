@@ -106,6 +106,19 @@ def test_the_reply_is_sampled_anew_for_each_prompt_temperature_and_seed(monkeypa
     assert tables[-1].iloc[0].to_dict() == {"gold": 1.0, "right": 1.5, "long": -0.5}
 
 
+def test_rollouts_are_shown_round_by_round_and_sorted(monkeypatch):
+    from course_lib.widgets import sampling
+
+    tables = []
+    monkeypatch.setattr(sampling, "display", tables.append)
+    rounds = [pd.DataFrame({"reply": ["a", "b"], "learned": [x, 1.0]}) for x in (0.0, 2.0)]
+    explorer = widgets.rollout_explorer(rounds)
+    move(explorer, round=2, sort="learned")
+    assert tables[-1].reply.tolist() == ["a", "b"] and tables[-1].learned.tolist() == [2.0, 1.0]
+    move(explorer, round=1)
+    assert tables[-1].reply.tolist() == ["b", "a"]
+
+
 def test_every_public_widget_is_tested():
     here = Path(__file__)
     source = here.read_text(encoding="utf-8") + here.with_name("test_figures.py").read_text(encoding="utf-8")

@@ -6,10 +6,26 @@ experiments, `reported_memory` and `reported_speed` what others reported, and ea
 two.
 """
 
-from course_lib.claims import direct, exact_corner, failures, family, memory, online, speed, untested
+from course_lib.claims import (
+    direct,
+    exact_corner,
+    failures,
+    family,
+    labels,
+    memory,
+    needs,
+    objectives,
+    online,
+    sensitivity,
+    speed,
+    untested,
+)
 from course_lib.claims.judging import SOURCES, VERDICTS, Claim, Judgement
 from course_lib.claims.results import seeds
 
+MODULES = (
+    direct, exact_corner, failures, family, labels, memory, needs, objectives, online, sensitivity, speed, untested
+)  # fmt: skip
 ORDER = "PMSORND"  # pipelines, memory, speed, optimisation, outcomes, reward hacking, choosing
 
 
@@ -19,11 +35,7 @@ def _place(claim: Claim) -> tuple[int, int, str]:
 
 
 LEDGER: list[Claim] = sorted(
-    (
-        row
-        for lesson in (direct, exact_corner, failures, family, memory, online, speed, untested)
-        for row in lesson.CLAIMS
-    ),
+    (row for module in MODULES for row in module.CLAIMS),
     key=_place,
 )
 

@@ -7,17 +7,8 @@ from functools import partial
 from course_lib.claims.judging import NOT_YET, Claim, Judgement
 
 _ROWS = [  # id, who says so, lesson, text
-    (
-        "P2",
-        "A, B",
-        "02",
-        "PPO takes pairs for the reward model and bare prompts for the loop; DPO, IPO, SimPO take pairs; KTO "
-        "takes single responses with a yes or no",
-    ),
-    ("P3", "A, B", "08", "models held in memory: PPO 4, DPO, IPO and KTO 2, SimPO 1"),
     ("O6a", "A", "05", "O6, its first half: DPO without SFT learns format before preference"),
     ("O7", "A", "12", "DPO's reward moves with the policy, PPO's reward model stands still"),
-    ("O8", "B", "08", "PPO has about ten hyper-parameters that matter, DPO two or three"),
     (
         "R1",
         "A",
@@ -26,18 +17,6 @@ _ROWS = [  # id, who says so, lesson, text
         "63.5, 64.1, 65.5: DPO pays more alignment tax than PPO",
     ),
     ("R4", "A", "15", "PPO generalises better out of distribution, because it explores"),
-    (
-        "R6",
-        "A, B",
-        "11",
-        "mixing objectives is a weighted sum in PPO, and hard in DPO, where contradictory pairs destabilise",
-    ),
-    (
-        "R8",
-        "A",
-        "02",
-        "filtering out pairs of near-identical meaning, or of identical length, improves the data",
-    ),
     ("D1", "B", "16", "a published scoreboard gives DPO 7 of 8 criteria and RLHF 1"),
     (
         "D2",
@@ -47,12 +26,6 @@ _ROWS = [  # id, who says so, lesson, text
         "when the reward must be iterated on, prompts are many and preferences few, several objectives must "
         "be balanced, the model is very large, or the infrastructure exists; KTO when feedback is thumbs up "
         "or down",
-    ),
-    (
-        "D3",
-        "B",
-        "10",
-        "a strong model's judgements in place of people's are cheaper, and inherit the judge's biases",
     ),
 ]
 

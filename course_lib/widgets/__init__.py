@@ -3,7 +3,7 @@
 from course_lib.figures import plot_dpo_loss, plot_memory, plot_next_token, plot_optimum, plot_speed
 from course_lib.widgets.exact import optimum_explorer
 from course_lib.widgets.losses import dpo_loss_explorer, loss_family_explorer
-from course_lib.widgets.sampling import next_token_explorer, reply_explorer
+from course_lib.widgets.sampling import next_token_explorer, reply_explorer, rollout_explorer
 from course_lib.widgets.sizing import memory_explorer, speed_explorer
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "plot_optimum",
     "plot_speed",
     "reply_explorer",
+    "rollout_explorer",
     "speed_explorer",
 ]

@@ -44,3 +44,25 @@ def next_token_explorer(tokens: Sequence[str], probabilities: pd.DataFrame) -> i
 
     slider = ipywidgets.IntSlider(value=1, min=1, max=len(tokens) - 1, continuous_update=False)
     return ipywidgets.interactive(show, position=slider)
+
+
+def rollout_explorer(rounds: Sequence[pd.DataFrame]) -> ipywidgets.Widget:
+    """Turn the pages of a run: a table of prompts, replies and rewards for each round, as many rows as fit a screen.
+
+    Args:
+        rounds: one table a round, with the columns that shall be seen.
+    """
+
+    def show(number: int, sort: str, downwards: bool):
+        table = rounds[number - 1]
+        if sort != "as drawn":
+            table = table.sort_values(sort, ascending=not downwards)
+        with pd.option_context("display.max_colwidth", None):
+            display(table.head(12).round(2))
+
+    return ipywidgets.interactive(
+        show,
+        number=ipywidgets.IntSlider(value=1, min=1, max=len(rounds), description="round", continuous_update=False),
+        sort=ipywidgets.Dropdown(options=["as drawn", *rounds[0].columns]),
+        downwards=ipywidgets.Checkbox(value=True),
+    )
