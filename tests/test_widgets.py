@@ -119,6 +119,19 @@ def test_rollouts_are_shown_round_by_round_and_sorted(monkeypatch):
     assert tables[-1].reply.tolist() == ["b", "a"]
 
 
+def test_clicks_label_pair_after_pair_and_can_be_taken_back():
+    choices = {}
+    box = widgets.pair_labeller([("p?", "a", "b <i>"), ("q?", "c", "d")], choices)
+    progress, text, (one, two, back) = box.children[0], box.children[1], box.children[2].children
+    assert "b &lt;i&gt;" in text.value and back.disabled
+    two.click()
+    assert choices == {0: "two"} and progress.value == 1 and "q?" in text.value
+    back.click()
+    assert choices == {} and "p?" in text.value
+    one.click(), one.click()
+    assert choices == {0: "one", 1: "one"} and one.disabled and "All pairs" in text.value
+
+
 def test_every_public_widget_is_tested():
     here = Path(__file__)
     source = here.read_text(encoding="utf-8") + here.with_name("test_figures.py").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from course_lib.figures import plot_dpo_loss, plot_memory, plot_next_token, plot_optimum, plot_speed
 from course_lib.widgets.exact import optimum_explorer
+from course_lib.widgets.labelling import pair_labeller
 from course_lib.widgets.losses import dpo_loss_explorer, loss_family_explorer
 from course_lib.widgets.sampling import next_token_explorer, reply_explorer, rollout_explorer
 from course_lib.widgets.sizing import memory_explorer, speed_explorer
@@ -12,6 +13,7 @@ __all__ = [
     "memory_explorer",
     "next_token_explorer",
     "optimum_explorer",
+    "pair_labeller",
     "plot_dpo_loss",
     "plot_memory",
     "plot_next_token",
