@@ -104,7 +104,11 @@ def trl_self(**attributes) -> SimpleNamespace:
     """What a method of a TRL trainer reads from `self`, on one process, in evaluation."""
     return SimpleNamespace(
         accelerator=SimpleNamespace(
-            device="cpu", gather=lambda t: t, gather_for_metrics=lambda t: t, reduce=lambda t, reduction: t
+            device="cpu",
+            num_processes=1,
+            gather=lambda t: t,
+            gather_for_metrics=lambda t: t,
+            reduce=lambda t, reduction: t,
         ),
         model=SimpleNamespace(training=False),
         _metrics={"eval": defaultdict(list)},
@@ -193,19 +197,23 @@ def test_kto_equals_trl(sign):
     assert baseline.item() == pytest.approx(trainer._metrics["eval"]["kl"][-1], abs=1e-6)
 
 
-@pytest.mark.parametrize(("loss_type", "beta"), [("grpo", 0.0), ("grpo", 0.3), ("bnpo", 0.0)])
+@pytest.mark.parametrize(
+    ("loss_type", "beta"), [("grpo", 0.0), ("grpo", 0.3), ("bnpo", 0.0), ("dapo", 0.3), ("dr_grpo", 0.3)]
+)
 def test_grpo_and_ppo_policy_loss_equal_trl(loss_type, beta):
     logps, old, ref = draw((4, 6), (4, 6), (4, 6), scale=1.0)
     mask = torch.arange(6) < torch.tensor([[6], [1], [3], [4]])
-    advantages = torch.tensor([1.0, -2.0, 0.5, -0.3])
+    advantages, high = torch.tensor([1.0, -2.0, 0.5, -0.3]), 0.2 if loss_type == "bnpo" else 0.28
     trainer = trl_self(
-        loss_type=loss_type, beta=beta, epsilon_low=0.2, epsilon_high=0.2, importance_sampling_level="token",
-        top_entropy_quantile=1.0, off_policy_mask_threshold=None, use_vllm=False, _entropy_bonus_enabled=False,
+        loss_type=loss_type, beta=beta, epsilon_low=0.2, epsilon_high=high, importance_sampling_level="token",
+        max_completion_length=9, top_entropy_quantile=1.0, off_policy_mask_threshold=None, use_vllm=False,
+        _entropy_bonus_enabled=False,
         args=SimpleNamespace(delta=None, use_bias_correction_kl=False),
     )  # fmt: skip
     inputs = {
         "prompt_ids": mask[:, :1], "prompt_mask": mask[:, :1], "completion_ids": mask, "completion_mask": mask,
         "advantages": advantages, "old_per_token_logps": old, "ref_per_token_logps": ref,
+        "num_items_in_batch": mask.sum().float(),
     }  # fmt: skip
 
     def theirs(logps):
@@ -215,7 +223,8 @@ def test_grpo_and_ppo_policy_loss_equal_trl(loss_type, beta):
     def ours(logps):
         if loss_type == "bnpo":
             return ppo_policy_loss(logps, old, advantages[:, None].expand(4, 6), mask)
-        return grpo_loss(logps, old, advantages, mask, ref_logps=ref, beta=beta)
+        how = {"grpo": "completion", "dapo": "token", "dr_grpo": 9}[loss_type]
+        return grpo_loss(logps, old, advantages, mask, ref_logps=ref, beta=beta, clip_range_high=high, normalise=how)
 
     assert_same(ours, theirs, [logps])
 

@@ -30,6 +30,7 @@ from course_lib.trainers import (
     TrainingError,
 )
 from course_lib.trainers.rollout_batches import RolloutBatches
+from course_lib.trainers.scoring import RunningScale, warn_of_negative_kl
 
 PROMPTS = [{"prompt": prompt} for prompt in world.prompts("train", 12)]
 SMALL = {"max_new_tokens": 5, "learning_rate": 1e-3, "prompts_per_rollout": 6, "log_every": 1}
@@ -195,8 +196,9 @@ def test_a_run_resumes_in_the_middle_of_a_rollout(kind, tokenizer, tmp_path):
             if run.step == 5:
                 raise KeyboardInterrupt
 
-    options = {"epochs": 2, "update_epochs": 2, "checkpoint_every": 1, "target_kl": 1.0} if kind == "ppo" else {
-        "epochs": 4, "update_epochs": 2, "checkpoint_every": 1}  # fmt: skip
+    options = {"epochs": 4, "update_epochs": 2, "checkpoint_every": 1}
+    if kind == "ppo":
+        options |= {"epochs": 2, "target_kl": 1.0, "scale_scores": True}
     whole = make(kind, tokenizer, **options)
     history = whole.train()
     with pytest.raises(KeyboardInterrupt):
@@ -241,6 +243,28 @@ def test_the_price_of_distance_is_steered_to_its_target(tokenizer):
     assert trainer.kl_coefficient == pytest.approx(0.1 * 1.02)
     trainer._steer(torch.full((10,), 0.9))
     assert trainer.kl_coefficient == pytest.approx(0.1 * 1.02 * 0.99)
+
+
+def test_scores_are_scaled_over_all_rollouts_so_far(tokenizer):
+    scale = RunningScale()
+    rollouts = [torch.tensor([1.0, 5.0, 3.0]), torch.tensor([40.0, 2.0])]
+    first, second = map(scale, rollouts)
+    everything = torch.cat(rollouts)
+    torch.testing.assert_close(first, (rollouts[0] - 3.0) / rollouts[0].std(correction=0))
+    torch.testing.assert_close(second, (rollouts[1] - everything.mean()) / everything.std(correction=0))
+
+
+def test_scaled_scores_do_not_depend_on_the_rewards_unit(tokenizer):
+    found = [make("ppo", tokenizer, reward=lambda p, c, k=k: k * length_of(p, c) + k, scale_scores=True)
+             .collect(0, list(range(6)))["advantages"] for k in (1.0, 50.0)]  # fmt: skip
+    torch.testing.assert_close(*found, atol=1e-3, rtol=1e-3)
+
+
+def test_a_distance_that_no_kl_can_have_is_told(caplog):
+    warn_of_negative_kl(torch.tensor([-1.0, 2.0, 0.1, -0.4]))
+    assert not caplog.records
+    warn_of_negative_kl(torch.tensor([-1.0, -1.1, -0.9, -1.05]))
+    assert "no KL can be" in caplog.text
 
 
 def test_a_completion_that_is_cut_off_pays_once(tokenizer):

@@ -395,3 +395,39 @@ def test_losses_and_gradients_do_not_see_what_lies_outside_the_mask(loss, filler
 def test_wrong_use_gives_a_value_error_that_names_the_cause(call, names):
     with pytest.raises(ValueError, match=names):
         call(torch.zeros(MASK.shape))
+
+
+def test_gradients_of_kl_estimates_summed_over_all_outcomes():
+    """In the reward k1 has the gradient of KL(pi || ref), in the loss none; k2 in the loss has it too; k3 that of
+    KL(ref || pi)."""
+    generator = torch.Generator().manual_seed(0)
+    logits, ref = (torch.randn(5, dtype=torch.float64, generator=generator) for _ in range(2))
+    logits.requires_grad_()
+    ref = ref.log_softmax(0)
+
+    def gradient(value):
+        return torch.autograd.grad(value, logits, retain_graph=True)[0]
+
+    logps = logits.log_softmax(0)
+    chances = logps.exp().detach()
+    forward = gradient((logps.exp() * (logps - ref)).sum())
+    backward = gradient((ref.exp() * (ref - logps)).sum())
+    in_reward = gradient((chances * (logps.detach() - ref) * logps).sum())  # REINFORCE, each outcome by its chance
+    in_loss = {k: gradient((chances * kl_estimate(logps, ref, estimator=k)).sum()) for k in ("k1", "k2", "k3")}
+    torch.testing.assert_close(in_reward, forward)
+    torch.testing.assert_close(in_loss["k1"], torch.zeros_like(forward))
+    torch.testing.assert_close(in_loss["k2"], forward)
+    torch.testing.assert_close(in_loss["k3"], backward)
+    assert not torch.allclose(forward, backward, rtol=0.1)
+
+
+@pytest.mark.parametrize("normalise", [0, -1.0, "mean"])
+def test_an_unknown_normalisation_is_refused(normalise):
+    with pytest.raises(ValueError, match="normalise is"):
+        grpo_loss(
+            torch.zeros(2, 3),
+            torch.zeros(2, 3),
+            torch.zeros(2),
+            torch.ones(2, 3, dtype=torch.bool),
+            normalise=normalise,
+        )

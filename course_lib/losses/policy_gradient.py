@@ -293,14 +293,18 @@ def grpo_loss(
     ref_logps: Tensor | None = None,
     beta: float = 0.0,
     clip_range: float = 0.2,
+    clip_range_high: float | None = None,
+    normalise: str | float = "completion",
+    kl_estimator: str = "k3",
     reduction: str = "mean",
 ) -> Tensor:
     """Group-relative policy optimisation: PPO's surrogate with one advantage a sequence, and k3 inside the loss.
 
-        L_b = mean_t( - min(rho_t * A_b, clip(rho_t, 1 - eps, 1 + eps) * A_b) + beta * k3_t )
+        l_t = - min(rho_t * A_b, clip(rho_t, 1 - eps, 1 + eps) * A_b) + beta * k3_t
 
-    The mean over a sequence's own tokens is the paper's; it makes a token of a long answer count less. DAPO and
-    Dr. GRPO normalise over the batch's tokens or by a constant instead.
+        "completion":  L = mean_b( mean_t l_t )          the paper's; a token of a long answer counts less
+        "token":       L = sum_b sum_t l_t / tokens      DAPO's
+        a number n:    L = mean_b( sum_t l_t / n )       Dr. GRPO's, with n the most tokens that are drawn
 
     Args:
         logps: (B, T) log-probabilities of the sampled tokens under the policy.
@@ -310,7 +314,11 @@ def grpo_loss(
         ref_logps: (B, T) under the reference; needed for beta above 0.
         beta: weight of the KL estimate, at least 0.
         clip_range: eps, above 0 and below 1.
-        reduction: "mean" over sequences, "sum" over sequences, or "none": (B,).
+        clip_range_high: how far a ratio above 1 counts (DAPO: 0.28); by default as far as one below.
+        normalise: "completion", "token", or a number above 0.
+        kl_estimator: "k3", or another of `kl_estimate`.
+        reduction: "mean" as above, "sum" over sequences of what is divided for each ("token" divides nothing), or
+            "none": (B,).
 
     Returns:
         A scalar, or (B,) for "none".
@@ -319,22 +327,28 @@ def grpo_loss(
         ValueError: for shapes that do not match, a completion without token, beta above 0 without reference, a
             setting out of range, or an unknown reduction.
 
-    Source: Shao et al. 2024, DeepSeekMath, equations 3 and 4.
+    Sources: Shao et al. 2024, DeepSeekMath, equations 3 and 4; Yu et al. 2025, DAPO, equation 8; Liu et al. 2025,
+    Understanding R1-zero-like training, section 3.
     """
     check_at_least_zero(beta=beta)
+    if normalise not in ("completion", "token") and not (isinstance(normalise, int | float) and normalise > 0):
+        raise ValueError(f"normalise is 'completion', 'token' or a number above 0; got {normalise!r}")
     check_shapes(logps=logps, old_logps=old_logps, mask=mask)
     if advantages.dim() == 1:
         check_shapes(advantages=advantages, sequences=logps[:, 0])
         advantages = advantages.unsqueeze(1).expand_as(logps)
     check_shapes(logps=logps, advantages=advantages, ref_logps=logps if ref_logps is None else ref_logps)
     (logps,), mask = exact(logps), check_mask(mask)
-    losses = clipped_surrogate(logps, old_logps, advantages, mask, clip_range, clip_range)
+    high = clip_range if clip_range_high is None else clip_range_high
+    losses = clipped_surrogate(logps, old_logps, advantages, mask, clip_range, high)
     if beta:
         if ref_logps is None:
             raise ValueError("beta above 0 asks for a KL term; pass ref_logps, or beta=0")
         inside = [t.masked_fill(~mask, 0.0) for t in (logps, ref_logps)]
-        losses = losses + beta * kl_estimate(*inside, estimator="k3")
-    return reduce(losses.sum(dim=1) / mask.sum(dim=1), reduction)
+        losses = losses + beta * kl_estimate(*inside, estimator=kl_estimator)
+    if normalise == "token":
+        return reduce_tokens(losses, mask, reduction) if reduction == "mean" else reduce(losses.sum(dim=1), reduction)
+    return reduce(losses.sum(dim=1) / (mask.sum(dim=1) if normalise == "completion" else normalise), reduction)
 
 
 def clipped_surrogate(logps, old_logps, advantages, mask, clip_range: float, clip_range_high: float) -> Tensor:

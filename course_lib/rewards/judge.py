@@ -89,13 +89,19 @@ class Judge:
         Args:
             opponents: `(prompts)` to as many replies, or several such functions, whose mean is taken: replies of the
                 model that training begins with, say.
+
+        Returns:
+            A reward function; its attribute `latest` holds the "place_bias" (B,) of its last call, nats.
         """
         several = [opponents] if callable(opponents) else list(opponents)
 
         def score(prompts: Sequence, completions: Sequence) -> Tensor:
-            against = [self.compare(prompts, completions, opponent(prompts))[0] for opponent in several]
-            return torch.stack(against).mean(dim=0)
+            both = [self.compare(prompts, completions, opponent(prompts)) for opponent in several]
+            odds, bias = (torch.stack(column).mean(dim=0) for column in zip(*both, strict=True))
+            score.latest = {"place_bias": bias}
+            return odds
 
+        score.latest = {}
         return score
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.losses import grpo_advantages, kl_estimate, rloo_advantages
+from course_lib.losses import grpo_advantages, grpo_loss, rloo_advantages
 from course_lib.losses.policy_gradient import clipped_surrogate
 from course_lib.trainers.config import count, flag, number, one_of, optional, setting
 from course_lib.trainers.online import OnlineConfig, OnlineTrainer
@@ -89,16 +89,12 @@ class GroupTrainer(OnlineTrainer):
             whole = torch.ones_like(now, dtype=torch.bool)
             losses = clipped_surrogate(now, before, batch["advantages"][:, None], whole, config.clip_range, high)[:, 0]
         else:
-            spread = batch["advantages"][:, None].expand_as(logps)
-            tokens = clipped_surrogate(logps, batch["old_logps"], spread, mask, config.clip_range, high)
-            if self.kl_coefficient:
-                inside = [t.masked_fill(~mask, 0.0) for t in (logps, batch["ref_logps"])]
-                tokens = tokens + self.kl_coefficient * kl_estimate(*inside, estimator=config.kl_estimator or "k3")
-            losses = tokens.sum(dim=1) / self._divisor(mask)
+            losses = grpo_loss(
+                logps, batch["old_logps"], batch["advantages"], mask, ref_logps=batch["ref_logps"],
+                beta=self.kl_coefficient, clip_range=config.clip_range, clip_range_high=high,
+                normalise=float(config.max_new_tokens) if self.normalise == "constant" else self.normalise,
+                kl_estimator=config.kl_estimator or "k3", reduction="none",
+            )  # fmt: skip
         return losses.sum(), self.update_metrics(
             logps, batch, config.clip_range, high, whole=config.loss == "rloo"
         ) | self.of_rollout
-
-    def _divisor(self, mask: Tensor) -> Tensor | float:
-        by_name = {"completion": mask.sum(dim=1), "token": 1.0, "constant": float(self.config.max_new_tokens)}
-        return by_name[self.normalise]

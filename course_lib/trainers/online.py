@@ -30,7 +30,7 @@ from course_lib.trainers.config import SCHEDULES, TrainingConfig, count, number,
 from course_lib.trainers.dropout import without_dropout
 from course_lib.trainers.referenced import frozen_reference
 from course_lib.trainers.rollout_batches import RolloutBatches
-from course_lib.trainers.scoring import RewardFunction, scores_of
+from course_lib.trainers.scoring import RewardFunction, scores_of, warn_of_negative_kl
 
 logger = logging.getLogger(__name__)
 READ = ("input_ids", "attention_mask", "completion_mask")  # what a model is given of a batch
@@ -263,6 +263,7 @@ class OnlineTrainer(Trainer):
             found[f"reward/{name}"] = values.float().mean().item()
         if self.reference is not None:  # without one the distance is not known, which is not 0
             found["objective/kl"] = batch["kl"].mean().item()
+            warn_of_negative_kl(batch["kl"])
             rewards = batch["scores"] - self.kl_coefficient * batch["kl"]
             found["objective/rlhf_reward"] = rewards.mean().item()
         return found

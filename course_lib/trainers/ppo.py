@@ -20,6 +20,7 @@ from course_lib.losses import (
 from course_lib.models import critic_of, value_head_of
 from course_lib.trainers.config import count, flag, number, one_of, optional, setting
 from course_lib.trainers.online import OnlineConfig, OnlineTrainer
+from course_lib.trainers.scoring import RunningScale
 
 
 @dataclass
@@ -57,6 +58,7 @@ class PPOConfig(OnlineConfig):
     entropy_coefficient: float = setting(0.0, number(least=0), "reward units paid for a nat of a token's entropy")
     whiten_advantages: bool = setting(True, flag, "advantages of a rollout get mean 0 and variance 1")
     whiten_rewards: bool = setting(False, flag, "rewards of a rollout get variance 1")
+    scale_scores: bool = setting(False, flag, "scores get mean 0 and variance 1 over all rollouts so far")
 
     def __post_init__(self):
         super().__post_init__()
@@ -98,6 +100,7 @@ class PPOTrainer(OnlineTrainer):
         if critic is None:
             critic = value_head_of(policy) if self.shares_trunk else critic_of(policy)
         self.critic = critic
+        self.scale = RunningScale()
 
     def trained(self) -> dict[str, torch.nn.Module]:
         return {"policy": self.policy, "critic": self.critic}
@@ -113,8 +116,9 @@ class PPOTrainer(OnlineTrainer):
             values = self.in_parts(lambda part: self.values(self.critic, part, self.packed(part)), batch)
         values = values.masked_fill(~mask, 0.0)
         price = self.kl_coefficient if config.kl_in == "reward" else 0.0
+        scores = self.scale(batch["scores"]) if config.scale_scores else batch["scores"]
         rewards = kl_shaped_rewards(
-            batch["scores"], batch["old_logps"], batch["ref_logps"], mask,
+            scores, batch["old_logps"], batch["ref_logps"], mask,
             kl_coefficient=price, estimator=config.kl_estimator,
         )  # fmt: skip
         if config.whiten_rewards:
@@ -186,6 +190,13 @@ class PPOTrainer(OnlineTrainer):
             values = self.values(critic, batch, packed)
         paid = config.entropy_coefficient > 0
         return logps, values, states.entropies(temperature=config.temperature).sum() if paid else 0.0
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"scale": self.scale.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.scale.load_state_dict(state["scale"])
 
     def _steer(self, kl: Tensor) -> None:
         """Ziegler et al. 2019: the price rises by up to a fifth of n / horizon while KL is above its target."""

@@ -1,7 +1,8 @@
-"""A reward function asked about a rollout, with every way in which it can fail told apart."""
+"""Numbers of a rollout: what a reward function says of it, with every way in which that can fail told apart."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from course_lib.rollouts import Rollout
 from course_lib.trainers.parts import TrainingError
 
+logger = logging.getLogger(__name__)
 RewardFunction = Callable[[Sequence, Sequence], Tensor]
 
 
@@ -42,3 +44,38 @@ def scores_of(rollout: Rollout, reward: RewardFunction) -> Tensor:
             f"completion {rollout.texts[row]!r:.200}. The weights are kept"
         )
     return scores
+
+
+def warn_of_negative_kl(kl: Tensor) -> None:
+    """A KL is never below 0. One of samples may be by chance, but not by three standard errors."""
+    if len(kl) > 1 and kl.mean() < -3 * kl.std() / len(kl) ** 0.5 - 1e-4:
+        logger.warning(
+            "the distance from the reference is %.3f nats, which no KL can be: the samples are not the "
+            "policy's own, or the reference read other tokens",
+            kl.mean().item(),
+        )
+
+
+class RunningScale:
+    """Scores in units of their own spread, over all rollouts so far: (score - mean) / standard deviation.
+
+    Mean and variance are joined rollout by rollout (Chan et al. 1979), so that no score has to be kept.
+    """
+
+    def __init__(self):
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """The scores of a new rollout, which count from now on."""
+        n, mean = len(scores), scores.double().mean().item()
+        difference, count = mean - self.mean, self.count + n
+        self.squares += (scores.double() - mean).square().sum().item() + difference**2 * self.count * n / count
+        self.mean += difference * n / count
+        self.count = count
+        return (scores - self.mean) / max((self.squares / self.count) ** 0.5, 1e-4)
+
+    def state_dict(self) -> dict:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict) -> None:
+        vars(self).update(state)
