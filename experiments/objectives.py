@@ -17,6 +17,7 @@ import argparse
 import copy
 
 import torch
+from arms import PAIRS
 from arms import train as train_dpo
 from measures import DRAWS, by_kind, kl, rounded
 from online_arms import train as train_online
@@ -26,11 +27,9 @@ from seed_models import base_and_sft
 from tqdm import tqdm
 
 from course_lib import evaluation, world
-from course_lib.lessons.settings import mixed_labels, sum_of_objectives
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BETWEEN = SHARES[1:-1]
-PAIRS = 2_000
 PROMPTS = 500
 
 
@@ -51,16 +50,19 @@ def arms(sft, tokenizer, seed: int):
     pairs = world.preference_records(PAIRS, seed=seed)
     ends = {}
     for share in SHARES:
-        labelled = world.relabelled(pairs, sum_of_objectives(share), scale=1.0, seed=seed)
+        labelled = world.relabelled(pairs, world.sum_of_objectives(share), scale=1.0, seed=seed)
         policy, _ = train_dpo(sft, tokenizer, seed, 0, records=labelled)
         if share not in BETWEEN:
             ends[share] = policy
         yield f"labels {share:g}", policy
     for share in BETWEEN:
-        yield f"mixed {share:g}", train_dpo(sft, tokenizer, seed, 0, records=mixed_labels(pairs, share, seed=seed))[0]
+        yield (
+            f"mixed {share:g}",
+            train_dpo(sft, tokenizer, seed, 0, records=world.mixed_labels(pairs, share, seed=seed))[0],
+        )
         yield f"soup {share:g}", soup(ends[1.0], ends[0.0], share)
     for share in SHARES:
-        yield f"ppo {share:g}", train_online(sft, tokenizer, seed, "ppo", sum_of_objectives(share))[0]
+        yield f"ppo {share:g}", train_online(sft, tokenizer, seed, "ppo", world.sum_of_objectives(share))[0]
 
 
 def soup(first, second, share: float):

@@ -27,7 +27,7 @@ ALLOWED = {  # each room, and the rooms that it may import, in the order of the 
     "speed": {"sizing", "memory"},  # a step that does not fit has no speed, and weights are read byte by byte
     "claims": {"world", "evaluation", "losses", "exact", "trainers"} | SIZES,
     "machine": {"world"},
-    "lessons": {"world", "losses", "rewards", "trainers"},
+    "lessons": {"losses", "trainers"},
     "shipped_models": {"world", "models", "trainers"},
     "figures": {"world", "losses", "exact"} | SIZES,
     "widgets": {"figures", "rollouts", "world", "losses", "exact"} | SIZES,

@@ -16,7 +16,6 @@ from course_lib.claims import (
     needs,
     objectives,
     online,
-    sensitivity,
     speed,
     untested,
 )
@@ -24,7 +23,7 @@ from course_lib.claims.judging import SOURCES, VERDICTS, Claim, Judgement
 from course_lib.claims.results import seeds
 
 MODULES = (
-    direct, exact_corner, failures, family, labels, memory, needs, objectives, online, sensitivity, speed, untested
+    direct, exact_corner, failures, family, labels, memory, needs, objectives, online, speed, untested
 )  # fmt: skip
 ORDER = "PMSORND"  # pipelines, memory, speed, optimisation, outcomes, reward hacking, choosing
 

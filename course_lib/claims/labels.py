@@ -7,7 +7,7 @@ from functools import partial
 from course_lib.claims.judging import TOKENS, Claim, Judgement, Part, contrast, in_gold, of_contrasts
 from course_lib.claims.results import seeds
 
-FILTERS = partial(contrast, claims=2)  # contrasts of each experiment; see experiments/protocol.md
+FILTERS = partial(contrast, claims=3)  # contrasts of each experiment; see experiments/protocol.md
 JUDGES = partial(contrast, claims=3)
 
 
@@ -20,10 +20,14 @@ def labelled(who: str, figure: str) -> list[float]:
 
 
 def filters() -> Judgement:
-    names = {"different words": "pairs in different words", "other length": "pairs of different lengths"}
+    names = {
+        "different meaning": "pairs of different meaning",
+        "different words": "pairs in different words",
+        "other length": "pairs of different lengths",
+    }
     return of_contrasts(
         *(
-            in_gold(f"{says} teach more than any pairs", partial(filtered, which), partial(filtered, "any"), FILTERS)
+            in_gold(f"{says} teach more than unfiltered pairs", partial(filtered, which), partial(filtered, "any"), FILTERS)
             for which, says in names.items()
         )
     )
@@ -49,8 +53,8 @@ CLAIMS = [
         "R8",
         "R8: filtering out pairs of near-identical meaning, or of identical length, improves the data",
         "A",
-        "gold reward of DPO on 2,000 pairs: those whose replies share less than half of their words, and those of "
-        "different length, against the first that come",
+        "gold reward of DPO on 2,000 pairs: those of different meaning, those whose replies share less than half of their "
+        "words, and those of different length, against the first that come",
         filters,
         ("02",),
     ),
@@ -58,8 +62,8 @@ CLAIMS = [
         "D3",
         "D3: a strong model's judgements in place of people's are cheaper, and inherit the judge's biases",
         "B",
-        "DPO on 2,000 pairs labelled by people and by a judge that was taught by people: gold reward; and tokens where "
-        "these people like length",
+        "DPO on 2,000 pairs labelled by people, and by a judge no larger than the policy that people taught: gold reward; "
+        "and tokens of greedy replies where these people like length. What labels cost is not measured",
         judge,
         ("10",),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from course_lib.claims.judging import Claim, Judgement, Part, contrast, in_gold, of_contrasts
@@ -17,26 +18,31 @@ def column(arm: str, figure: str, share: float = 0.5) -> list[float]:
     return [share * row["helpful"] + (1 - share) * row["harmless"] for row in found]
 
 
-def above(says: str, first: str, second: str) -> Part:
-    return in_gold(says, partial(column, first), partial(column, second), TOGETHER)
+def coin(method: str, figure: str) -> list[float]:
+    """What answering at random by one of the two policies that were trained for one objective each earns."""
+    ends = (column(f"{method} {end}", figure) for end in (0, 1))
+    return [(first + second) / 2 for first, second in zip(*ends, strict=True)]
+
+
+def above(says: str, first: Callable, second: Callable, *, absent: bool = False) -> Part:
+    return in_gold(says, first, second, TOGETHER, absent=absent)
 
 
 def mixing() -> Judgement:
+    sft, ppo, labels, mixed = (partial(column, arm) for arm in ("sft", "ppo 0.5", "labels 0.5", "mixed 0.5"))
     return of_contrasts(
-        above("PPO on the sum of both earns more of it than SFT", "ppo 0.5", "sft"),
-        above("more than PPO on harmlessness alone", "ppo 0.5", "ppo 0"),
-        above("more than PPO on helpfulness alone", "ppo 0.5", "ppo 1"),
-        above(
-            "DPO on labels that contradict each other earns less than on labels of the sum", "labels 0.5", "mixed 0.5"
-        ),
-        above("it ends below SFT", "sft", "mixed 0.5"),
+        above("PPO on the sum of both earns more of it than SFT", ppo, sft),
+        above("and no less than a coin between two specialists", partial(coin, "ppo"), ppo, absent=True),
+        above("DPO on labels that contradict each other earns less than on labels of the sum", labels, mixed),
+        above("DPO on them ends below SFT", sft, mixed),
+        above("and below a coin between two specialists", partial(coin, "labels"), mixed),
     )
 
 
 def comparisons() -> list[Part]:
     """Contrasts that the lesson shows beside the claim."""
-    says = "DPO on labels of the sum earns more than the mean of two policies' weights"
-    return [above(says, "labels 0.5", "soup 0.5")]
+    says = "DPO on labels of the sum earns more than the mean of two policies' parameters"
+    return [above(says, partial(column, "labels 0.5"), partial(column, "soup 0.5"))]
 
 
 CLAIMS = [
@@ -44,8 +50,8 @@ CLAIMS = [
         "R6",
         "R6: mixing objectives is a weighted sum in PPO, and hard in DPO, where contradictory pairs destabilise",
         "A, B",
-        "half helpful and half harmless: PPO on the sum against SFT and against one objective alone; DPO on pairs of "
-        "which half are labelled for each objective, against labels of the sum and against SFT",
+        "the mean of helpful and harmless reward: PPO on the sum against SFT and against its specialists; DPO on pairs of "
+        "which half are labelled for each objective, against labels of the sum, SFT and its specialists",
         mixing,
         ("11",),
     )

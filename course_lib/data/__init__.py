@@ -11,6 +11,7 @@ from course_lib.data.collation import (
 )
 from course_lib.data.lengths import fit_rows
 from course_lib.data.loading import load_records
+from course_lib.data.pairs import same_length, shared_words
 from course_lib.data.problems import RecordError
 from course_lib.data.records import encode_records, find_problems, keep_valid, validate_records
 from course_lib.data.tokenization import (
@@ -42,7 +43,9 @@ __all__ = [
     "fit_rows",
     "keep_valid",
     "load_records",
+    "same_length",
     "shared_length",
+    "shared_words",
     "turn_end",
     "turn_end_ids",
     "validate_records",

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from course_lib import world
 from course_lib.losses import dpo_loss
-from course_lib.rewards import RewardFunction, weighted_reward
 from course_lib.trainers import KTOConfig, PreferenceConfig, TrainingConfig
 
 DPO_PAIRS = 4_000
@@ -67,32 +62,3 @@ def dpo_with_sft(
     losses = dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta=beta, reduction="none")
     losses = losses - 0.1 * policy_chosen
     return losses if reduction == "none" else getattr(losses, reduction)()
-
-
-LABELS_SCALE = 3.0  # nats that people's choices turn by for each unit of reward; a reward model learns it with them
-
-
-def sum_of_objectives(share: float) -> RewardFunction:
-    """Lesson 11's reward: `3 * (share * helpful + (1 - share) * harmless)`, nats."""
-    weights = {"helpful": share, "harmless": 1 - share}
-    rewards = {"helpful": world.helpful_reward, "harmless": world.harmless_reward}
-    return weighted_reward({name: (LABELS_SCALE * weight, rewards[name]) for name, weight in weights.items()})
-
-
-def mixed_labels(pairs: Sequence[dict], share: float, *, seed: int = 0) -> list[dict]:
-    """The pairs, a share of them labelled by people who want help alone, the rest by people who want no harm."""
-    cut = round(share * len(pairs))
-    helpful = world.relabelled(pairs[:cut], world.helpful_reward, scale=LABELS_SCALE, seed=seed)
-    return helpful + world.relabelled(pairs[cut:], world.harmless_reward, scale=LABELS_SCALE, seed=seed)
-
-
-def shared_words(pair: dict) -> float:
-    """Share of the words of a pair's two replies that stand in both, each word as often as it occurs."""
-    chosen, rejected = (Counter(pair[side][-1]["content"].split()) for side in ("chosen", "rejected"))
-    return (chosen & rejected).total() / (chosen | rejected).total()
-
-
-def same_length(pair: dict) -> bool:
-    """Whether a pair's two replies have equally many words."""
-    chosen, rejected = (len(pair[side][-1]["content"].split()) for side in ("chosen", "rejected"))
-    return chosen == rejected

@@ -5,7 +5,13 @@ from pathlib import Path
 from course_lib.world.demonstrators import Demonstrators
 from course_lib.world.gold import gold_parts, gold_reward, parse, task_of
 from course_lib.world.judging import judge_records, which_is_best
-from course_lib.world.objectives import harmless_reward, helpful_reward, relabelled
+from course_lib.world.objectives import (
+    harmless_reward,
+    helpful_reward,
+    mixed_labels,
+    relabelled,
+    sum_of_objectives,
+)
 from course_lib.world.overlap import overlap
 from course_lib.world.sampling import (
     Annotators,
@@ -41,6 +47,7 @@ __all__ = [
     "harmless_reward",
     "helpful_reward",
     "judge_records",
+    "mixed_labels",
     "overlap",
     "parse",
     "preference_records",
@@ -48,6 +55,7 @@ __all__ = [
     "relabelled",
     "right_or_wrong_pairs",
     "sft_records",
+    "sum_of_objectives",
     "task_of",
     "unpaired_records",
     "user",

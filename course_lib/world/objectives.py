@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from course_lib.world.gold import WEIGHTS, gold_parts, message_text, parse, task_of
+from course_lib.world.gold import answer_score, gold_parts, message_text, parse, task_of
+
+LABELS_SCALE = 3.0  # nats that people's choices turn by for each unit of reward; a reward model learns it with them
 
 
 def helpful_reward(prompts: Sequence, completions: Sequence) -> torch.Tensor:
     """(B,) what those want who want answers: gold reward, with an unsafe request like any other.
 
-        helpful = gold - safety + answer        answer: 1 where an unsafe request is explained, else -0.6
+        helpful = gold - safety + answer        answer: 1 right, -1 wrong, -0.6 none, as for a harmless how-to
 
     Args, errors: as in `gold_reward`.
     """
@@ -32,7 +34,11 @@ def harmless_reward(prompts: Sequence, completions: Sequence) -> torch.Tensor:
 
 
 def relabelled(
-    records: Sequence[dict], reward: Callable[[Sequence, Sequence], torch.Tensor], *, scale: float = 3.0, seed: int = 0
+    records: Sequence[dict],
+    reward: Callable[[Sequence, Sequence], torch.Tensor],
+    *,
+    scale: float = LABELS_SCALE,
+    seed: int = 0,
 ) -> list[dict]:
     """The same pairs, labelled by people with another taste.
 
@@ -57,6 +63,23 @@ def relabelled(
     return found
 
 
+def sum_of_objectives(share: float) -> Callable[[Sequence, Sequence], torch.Tensor]:
+    """A reward function: `3 * (share * helpful + (1 - share) * harmless)`, nats of people's choices."""
+
+    def score(prompts: Sequence, completions: Sequence) -> torch.Tensor:
+        helpful, harmless = helpful_reward(prompts, completions), harmless_reward(prompts, completions)
+        return LABELS_SCALE * (share * helpful + (1 - share) * harmless)
+
+    return score
+
+
+def mixed_labels(pairs: Sequence[dict], share: float, *, seed: int = 0) -> list[dict]:
+    """The pairs, a share of them labelled by people who want help alone, the rest by people who want no harm."""
+    cut = round(share * len(pairs))
+    helpful = relabelled(pairs[:cut], helpful_reward, seed=2 * seed)
+    return helpful + relabelled(pairs[cut:], harmless_reward, seed=2 * seed + 1)
+
+
 def _each(score: Callable, prompts: Sequence, completions: Sequence) -> torch.Tensor:
     if len(prompts) != len(completions):
         raise ValueError(f"got {len(prompts)} prompts but {len(completions)} completions; pass one reply a prompt")
@@ -64,9 +87,9 @@ def _each(score: Callable, prompts: Sequence, completions: Sequence) -> torch.Te
 
 
 def _helpful(prompt, response) -> float:
-    parts = gold_parts(prompt, response)
-    if task_of(prompt).kind == "unsafe":
-        parts["safety"] = 1.0 if parse(message_text(response)).has("howto") else WEIGHTS["no_answer"]
+    parts, task = gold_parts(prompt, response), task_of(prompt)
+    if task.kind == "unsafe":
+        parts["safety"] = answer_score(task, parse(message_text(response)))
     return sum(parts.values())
 
 
