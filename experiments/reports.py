@@ -55,7 +55,7 @@ TABLE = """
 
 def ledger() -> str:
     sources = "; ".join(f"{letter} is {source}" for letter, source in SOURCES.items())
-    names = ("pocket_world", "dpo_failures", "family", "online")
+    names = ("pocket_world", "dpo_failures", "family", "online", "preference_data", "judges", "objectives")
     measured = ", ".join(f"{len(seeds(name))} of `{name}`" for name in names)
     count = len({claim.id.rstrip("ab") for claim in LEDGER})
     return HEADER.format(count=count, sources=sources, measured=measured) + "".join(map(theme, THEMES))

@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 
 from course_lib import claims, world
-from course_lib.claims import LEDGER, SOURCES, VERDICTS, Claim, Judgement, claim, direct, failures, family, online
+from course_lib.claims import (
+    LEDGER,
+    SOURCES,
+    VERDICTS,
+    Claim,
+    Judgement,
+    claim,
+    direct,
+    failures,
+    family,
+    labels,
+    needs,
+    objectives,
+    online,
+)
 from course_lib.claims.judging import Part, contrast, in_words, of_contrasts, of_parts
 from course_lib.lessons import curriculum
 
@@ -313,13 +327,93 @@ def test_the_online_experiment_decides_as_many_contrasts_as_its_intervals_allow_
         row.judge()
     online.comparisons()
     in_gold = 12  # contrasts that are judged greedily too
-    assert len(decided) - in_gold == 15 == online_claims_of_the_protocol()
+    assert len(decided) - in_gold == 15 == contrasts_of_the_protocol("online")
     assert set(decided) == {len(claims.seeds("online"))}
 
 
-def online_claims_of_the_protocol() -> int:
+def contrasts_of_the_protocol(experiment: str) -> int:
     text = (ROOT / "experiments" / "protocol.md").read_text()
-    return int(re.search(r"`online`, (\d+)", text)[1])
+    return int(re.search(rf"`{experiment}`, (\d+)", text)[1])
+
+
+@pytest.mark.parametrize(
+    ("experiment", "module", "rule", "ids"),
+    [
+        ("preference_data", labels, "FILTERS", ("R8",)),
+        ("judges", labels, "JUDGES", ("D3",)),
+        ("objectives", objectives, "TOGETHER", ("R6",)),
+    ],
+)
+def test_intervals_allow_for_as_many_contrasts_as_are_decided(experiment, module, rule, ids, monkeypatch):
+    plain, said = getattr(module, rule), []
+
+    def counted(first, second, *, margin):
+        said.append(len(first))
+        return plain(first, second, margin=margin)
+
+    monkeypatch.setattr(module, rule, counted)
+    for row in module.CLAIMS:
+        if row.id in ids:
+            row.judge()
+    parts = module.comparisons() if experiment != "preference_data" else []
+    tokens = 1 if experiment == "judges" else 0  # a contrast without a greedy twin
+    both = 2 * len(parts) + 2 * len([row for row in module.CLAIMS if row.id in ids])  # at least one each
+    assert (len(said) + tokens) / 2 == plain.keywords["claims"] == contrasts_of_the_protocol(experiment)
+    assert len(said) >= both - tokens and set(said) == {len(claims.seeds(experiment))}
+
+
+def judged_with(monkeypatch, module, experiment, runs, name):
+    monkeypatch.setattr(module, "seeds", {experiment: runs}.__getitem__)
+    return claims.claim(name).judge()
+
+
+def two_objectives(**arms):
+    """Five seeds; every arm has the same value of both objectives, a little different from seed to seed."""
+    base = {"sft": 0.0, "ppo 0": 0.0, "ppo 1": 0.0, "labels 0": 0.0, "labels 1": 0.0, "soup 0.5": 0.0} | arms
+    return [
+        {arm: dict.fromkeys(("sampled", "greedy"), dict.fromkeys(("helpful", "harmless"), value + seed * (i + 1) / 1000))
+         for i, (arm, value) in enumerate(base.items())}
+        for seed in range(5)
+    ]  # fmt: skip
+
+
+def test_r6_holds_if_a_sum_helps_ppo_and_contradictions_hurt_dpo(monkeypatch):
+    runs = two_objectives(**{"ppo 0.5": 0.3, "labels 0.5": 0.3, "mixed 0.5": -0.5})
+    assert judged_with(monkeypatch, objectives, "objectives", runs, "R6").verdict == "holds"
+
+
+def test_r6_is_refuted_where_everything_is_the_other_way_round(monkeypatch):
+    runs = two_objectives(**{"ppo 0.5": -0.3, "labels 0.5": 0.3, "mixed 0.5": 0.5})
+    assert judged_with(monkeypatch, objectives, "objectives", runs, "R6").verdict == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("gold", "tokens", "verdict"), [(0.5, 9, "holds"), (0.5, 5, "holds in part"), (-0.5, 5, "refuted")]
+)
+def test_d3_asks_whether_the_judge_is_as_good_and_passes_its_taste_on(monkeypatch, gold, tokens, verdict):
+    def arm(value, length, wiggle):
+        return {"gold_sampled": value + wiggle, "gold": value + wiggle, "tokens": length + wiggle}
+
+    runs = [
+        {"people": arm(0, 5, 0), "judge": arm(gold, 5, w / 1000), "judge, long": arm(0, tokens, w / 500)}
+        for w in range(5)
+    ]
+    assert judged_with(monkeypatch, labels, "judges", runs, "D3").verdict == verdict
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(0.3, "holds"), (-0.3, "refuted")])
+def test_r8_asks_whether_filtered_pairs_teach_more(monkeypatch, gain, verdict):
+    def arm(value):
+        return {"gold_sampled": value, "gold": value}
+
+    filters = ("different meaning", "different words", "other length")
+    runs = [{"dpo": {"any": arm(0)} | {name: arm(gain + w / 1000) for name in filters}} for w in range(5)]
+    assert judged_with(monkeypatch, labels, "preference_data", runs, "R8").verdict == verdict
+
+
+def test_p3_counts_the_models_of_each_arrangement():
+    assert [needs.held(method) for method in ("ppo", "dpo", "simpo")] == [4, 2, 1]
+    assert needs.held("ppo", critic="shared", reward_model=False) == 2
 
 
 def test_seeds_of_two_experiments_are_matched_by_their_number(monkeypatch):

@@ -71,6 +71,8 @@ def test_as_a_reward_it_compares_with_the_opponents_replies(judge):
     score = judge.reward([lambda prompts: ["xx"] * len(prompts), lambda prompts: ["xxxx"] * len(prompts)])
     assert score(["p", "q"], ["xxx", "xxxxxx"]).tolist() == [0, 3]
     assert score.latest["place_bias"].tolist() == [2, 2]
+    with pytest.raises(ValueError, match="at least one opponent"):
+        judge.reward([])
 
 
 def test_a_judge_refuses_what_it_cannot_read(sft):

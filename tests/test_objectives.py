@@ -1,18 +1,14 @@
 """Two objectives that contradict each other, pairs by other people's taste, and a judge's demonstrations."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from course_lib import world
-from course_lib.lessons.settings import (
-    judge_config,
-    mixed_labels,
-    same_length,
-    shared_words,
-    sum_of_objectives,
-)
+from course_lib.data import same_length, shared_words
+from course_lib.lessons.settings import judge_config
 from course_lib.rewards import Judge
 
 FACT, UNSAFE, SAFE = "what color is a banana?", "how do i burn a letter?", "how do i make tea?"
@@ -32,6 +28,12 @@ def test_the_objectives_want_opposite_things_of_an_unsafe_request_alone():
     refused = "sorry, i will not do that."
     assert both(prompt, explained) == pytest.approx([1.0, -1.0])
     assert both(prompt, refused) == pytest.approx([-0.6, 1.0])
+
+
+@pytest.mark.parametrize("reply", ["rub the twig with soap and water.", "a banana is yellow.", "i do not know."])
+def test_to_the_helpful_an_unsafe_request_is_one_like_all_others(reply):
+    safe = next(p for p in world.prompts("test", 500) if world.task_of(p).kind == "safe")
+    assert world.helpful_reward([unsafe_prompt()], [reply]) == world.helpful_reward([safe], [reply])
 
 
 def test_harmlessness_does_not_care_whether_a_fact_is_right():
@@ -77,13 +79,13 @@ def test_mixed_labels_are_those_of_two_kinds_of_people():
     prompt, subject = unsafe_prompt(), world.task_of(unsafe_prompt()).subject
     pair = {"prompt": prompt, "chosen": world.assistant(subject.sentence()),
             "rejected": world.assistant("sorry, i will not do that.")}  # fmt: skip
-    refused = [row["chosen"][0]["content"].startswith("sorry") for row in mixed_labels([pair] * 400, 0.25)]
+    refused = [row["chosen"][0]["content"].startswith("sorry") for row in world.mixed_labels([pair] * 400, 0.25)]
     assert sum(refused[:100]) <= 5 and sum(refused[100:]) >= 290
 
 
 def test_the_sum_weighs_both_objectives():
     prompt, reply = unsafe_prompt(), "sorry, i will not do that."
-    assert sum_of_objectives(0.25)([prompt], [reply]).item() == pytest.approx(3 * (0.25 * -0.6 + 0.75 * 1.0))
+    assert world.sum_of_objectives(0.25)([prompt], [reply]).item() == pytest.approx(3 * (0.25 * -0.6 + 0.75 * 1.0))
 
 
 def test_a_judges_demonstrations_name_the_chosen_reply_and_favour_no_place():
@@ -104,11 +106,12 @@ def test_a_judges_question_has_only_words_that_the_tokenizer_knows():
     assert Judge(None, tokenizer, question=world.which_is_best).answers == ("one", "two")
 
 
+def test_the_judge_is_taught_alike_on_every_seed():
+    assert judge_config(7) == replace(judge_config(0), seed=7)
+
+
 def test_filters_count_words():
-    pair = {"chosen": world.assistant("a banana is yellow ."), "rejected": world.assistant("a banana is red .")}
-    assert shared_words(pair) == pytest.approx(4 / 6) and same_length(pair)
-    assert not same_length(pair | {"rejected": world.assistant("red .")})
-
-
-def test_the_judges_training_is_seeded():
-    assert judge_config(7).seed == 7
+    pair = {"chosen": world.assistant("a banana is yellow."), "rejected": world.assistant("a banana is red.")}
+    assert shared_words(pair) == pytest.approx(3 / 5) and same_length(pair)
+    assert shared_words({"chosen": "no no", "rejected": "no"}) == pytest.approx(1 / 2)
+    assert not same_length(pair | {"rejected": "red."}) and shared_words({"chosen": "", "rejected": ""}) == 1

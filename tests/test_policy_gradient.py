@@ -421,13 +421,20 @@ def test_gradients_of_kl_estimates_summed_over_all_outcomes():
     assert not torch.allclose(forward, backward, rtol=0.1)
 
 
-@pytest.mark.parametrize("normalise", [0, -1.0, "mean"])
-def test_an_unknown_normalisation_is_refused(normalise):
-    with pytest.raises(ValueError, match="normalise is"):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        *(({"normalise": value}, "normalise is") for value in (0, -1.0, "mean", True, float("inf"))),
+        *(({"clip_range_high": value}, "clip_range_high is") for value in (0.0, -1.5, float("nan"))),
+        ({"kl_estimator": "k1"}, "pulls nowhere"),
+    ],
+)
+def test_group_settings_out_of_range_are_refused(option, message):
+    with pytest.raises(ValueError, match=message):
         grpo_loss(
             torch.zeros(2, 3),
             torch.zeros(2, 3),
             torch.zeros(2),
             torch.ones(2, 3, dtype=torch.bool),
-            normalise=normalise,
+            **option,
         )

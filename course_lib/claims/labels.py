@@ -27,7 +27,9 @@ def filters() -> Judgement:
     }
     return of_contrasts(
         *(
-            in_gold(f"{says} teach more than unfiltered pairs", partial(filtered, which), partial(filtered, "any"), FILTERS)
+            in_gold(
+                f"{says} teach more than unfiltered pairs", partial(filtered, which), partial(filtered, "any"), FILTERS
+            )
             for which, says in names.items()
         )
     )
@@ -53,8 +55,8 @@ CLAIMS = [
         "R8",
         "R8: filtering out pairs of near-identical meaning, or of identical length, improves the data",
         "A",
-        "gold reward of DPO on 2,000 pairs: those of different meaning, those whose replies share less than half of their "
-        "words, and those of different length, against the first that come",
+        "gold reward of DPO on 2,000 pairs: those of different meaning, those whose replies share less than half of "
+        "their words, and those of different length, against the first that come",
         filters,
         ("02",),
     ),
@@ -62,8 +64,8 @@ CLAIMS = [
         "D3",
         "D3: a strong model's judgements in place of people's are cheaper, and inherit the judge's biases",
         "B",
-        "DPO on 2,000 pairs labelled by people, and by a judge no larger than the policy that people taught: gold reward; "
-        "and tokens of greedy replies where these people like length. What labels cost is not measured",
+        "DPO on 2,000 pairs labelled by people, and by a judge no larger than the policy that people taught: gold "
+        "reward; and tokens of greedy replies where these people like length. What labels cost is not measured",
         judge,
         ("10",),
     ),

@@ -50,8 +50,8 @@ CLAIMS = [
         "R6",
         "R6: mixing objectives is a weighted sum in PPO, and hard in DPO, where contradictory pairs destabilise",
         "A, B",
-        "the mean of helpful and harmless reward: PPO on the sum against SFT and against its specialists; DPO on pairs of "
-        "which half are labelled for each objective, against labels of the sum, SFT and its specialists",
+        "the mean of helpful and harmless reward: PPO on the sum against SFT and against its specialists; DPO on pairs "
+        "of which half are labelled for each objective, against labels of the sum, SFT and its specialists",
         mixing,
         ("11",),
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import combinations
+from statistics import median
 
 from course_lib.claims.failures import own_reward
 from course_lib.claims.judging import (
     HOLDS,
     IN_PART,
+    NOT_YET,
     OPEN,
     REFUTED,
     SHARE,
@@ -19,6 +22,7 @@ from course_lib.claims.judging import (
     of_contrasts,
 )
 from course_lib.claims.results import seeds
+from course_lib.evaluation import paired_interval
 
 TOGETHER = partial(contrast, claims=15)  # this experiment's contrasts; see experiments/protocol.md
 PROXY = 0.1  # the smallest difference of a learned reward that would matter, its own units
@@ -95,6 +99,22 @@ def no_reward_to_hack() -> Judgement:
     return Judgement(verdict, f"By the runs that decide N2: {hacked.found}", hacked.figure)
 
 
+SETTINGS, SMALLEST = 30, 0.1  # changes of one setting that would have to be tried; gold reward that one should show
+
+
+def how_many_settings() -> Judgement:
+    """O8 is not run: what five seeds could tell of so many changes, by the spread of this experiment's arms."""
+    table = {arm: column(arm, "gold_sampled") for arm in ("ppo", "rloo", "grpo", "online-dpo", "bon-dpo", "weak")}
+    halves = []
+    for first, second in combinations(table.values(), 2):
+        _, low, high = paired_interval(first, second, confidence=1 - 0.05 / SETTINGS)
+        halves.append((high - low) / 2)
+    half = median(halves)
+    says = f"whether a change of one setting moves gold reward by {SMALLEST}, if {SETTINGS} are tried on these seeds"
+    figure = f"intervals would reach {half:.2f} to either side, the median over pairs of this experiment's arms"
+    return Judgement(OPEN if half > SMALLEST else NOT_YET, f"Not settled: {says}.", figure)
+
+
 def comparisons() -> list[Part]:
     """Contrasts that lessons show beside the claims."""
     return [
@@ -118,6 +138,9 @@ CLAIMS = [
           hacks, ("09",)),
     Claim("N4", "N4: mode collapse is much rarer under DPO", "B",
           "share of different texts among replies to 500 prompts, DPO against PPO without a price", collapse, ("09",)),
+    Claim("O8", "O8: PPO has about ten hyper-parameters that matter, DPO two or three", "B",
+          "what so many changes, on as many seeds as there are, could show at all; see the protocol",
+          how_many_settings, ("08",)),
     Claim("P5b", "P5, PPO's half: it is on-policy and explores", "A",
           "misconceptions about entities that no pair mentions: share answered rightly after PPO and after DPO",
           explores, ("08",)),

@@ -8,7 +8,6 @@ from course_lib.claims.judging import NOT_YET, Claim, Judgement
 
 _ROWS = [  # id, who says so, lesson, text
     ("O6a", "A", "05", "O6, its first half: DPO without SFT learns format before preference"),
-    ("O8", "B", "", "PPO has about ten hyper-parameters that matter, DPO two or three"),
     ("O7", "A", "12", "DPO's reward moves with the policy, PPO's reward model stands still"),
     (
         "R1",

@@ -298,9 +298,9 @@ def grpo_loss(
     kl_estimator: str = "k3",
     reduction: str = "mean",
 ) -> Tensor:
-    """Group-relative policy optimisation: PPO's surrogate with one advantage a sequence, and k3 inside the loss.
+    """Group-relative policy optimisation: PPO's surrogate with one advantage a sequence, and the KL inside the loss.
 
-        l_t = - min(rho_t * A_b, clip(rho_t, 1 - eps, 1 + eps) * A_b) + beta * k3_t
+        l_t = - min(rho_t * A_b, clip(rho_t, 1 - eps, 1 + eps) * A_b) + beta * k_t
 
         "completion":  L = mean_b( mean_t l_t )          the paper's; a token of a long answer counts less
         "token":       L = sum_b sum_t l_t / tokens      DAPO's
@@ -316,7 +316,7 @@ def grpo_loss(
         clip_range: eps, above 0 and below 1.
         clip_range_high: how far a ratio above 1 counts (DAPO: 0.28); by default as far as one below.
         normalise: "completion", "token", or a number above 0.
-        kl_estimator: "k3", or another of `kl_estimate`.
+        kl_estimator: "k3" or "k2"; see `kl_estimate`.
         reduction: "mean" as above, "sum" over sequences of what is divided for each ("token" divides nothing), or
             "none": (B,).
 
@@ -331,8 +331,11 @@ def grpo_loss(
     Understanding R1-zero-like training, section 3.
     """
     check_at_least_zero(beta=beta)
-    if normalise not in ("completion", "token") and not (isinstance(normalise, int | float) and normalise > 0):
+    number = isinstance(normalise, int | float) and not isinstance(normalise, bool) and 0 < normalise < math.inf
+    if normalise not in ("completion", "token") and not number:
         raise ValueError(f"normalise is 'completion', 'token' or a number above 0; got {normalise!r}")
+    if kl_estimator not in ("k2", "k3"):
+        raise ValueError(f"in the loss k1 pulls nowhere: kl_estimator is 'k2' or 'k3'; got {kl_estimator!r}")
     check_shapes(logps=logps, old_logps=old_logps, mask=mask)
     if advantages.dim() == 1:
         check_shapes(advantages=advantages, sequences=logps[:, 0])
@@ -358,6 +361,8 @@ def clipped_surrogate(logps, old_logps, advantages, mask, clip_range: float, cli
     keeps an overflowing ratio from meeting a zero gradient, which is NaN; so does the mask.
     """
     check_clip_range(clip_range)
+    if not 0 < clip_range_high < math.inf:
+        raise ValueError(f"clip_range_high is how far a ratio above 1 counts, above 0; got {clip_range_high}")
     logps, old_logps, advantages = exact(logps, old_logps.detach(), advantages.detach())
     log_ratio = (logps - old_logps).masked_fill(~mask, 0.0)
     upper, lower = log_ratio.clamp(max=math.log1p(clip_range_high)), log_ratio.clamp(min=math.log1p(-clip_range))

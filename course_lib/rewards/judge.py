@@ -94,6 +94,8 @@ class Judge:
             A reward function; its attribute `latest` holds the "place_bias" (B,) of its last call, nats.
         """
         several = [opponents] if callable(opponents) else list(opponents)
+        if not several:
+            raise ValueError("a judge compares with somebody: give at least one opponent")
 
         def score(prompts: Sequence, completions: Sequence) -> Tensor:
             both = [self.compare(prompts, completions, opponent(prompts)) for opponent in several]
