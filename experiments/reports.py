@@ -255,12 +255,21 @@ SPEED_NAMES = {
 
 
 def speed_page() -> str:
-    dpo, others, online = (json.loads((ROOT / f"benchmarks/results/{name}.json").read_text()) for name in BENCHMARKS)
+    dpo, others, online, learning = (
+        json.loads((ROOT / f"benchmarks/results/{name}.json").read_text()) for name in BENCHMARKS
+    )
     tables = [speed_table(SPEED_NAMES[size], found["arms"]) for size, found in dpo.items()]
-    return SPEED_HEADER + "".join(tables) + OTHERS_HEADER + other_rows(others) + online_tables(online)
+    return (
+        SPEED_HEADER
+        + "".join(tables)
+        + OTHERS_HEADER
+        + other_rows(others)
+        + online_tables(online)
+        + learning_table(learning)
+    )
 
 
-BENCHMARKS = ("dpo_step", "other_steps", "online_steps")
+BENCHMARKS = ("dpo_step", "other_steps", "online_steps", "online_learning")
 OTHERS_HEADER = """
 ## SFT, reward model and KTO
 
@@ -289,6 +298,32 @@ Rollouts alone, in tokens drawn for each CPU second, both sides alternating in o
 | replies together | `generate` | `roll_out` | times as fast |
 | --- | --- | --- | --- |
 """
+
+
+LEARNING_HEADER = """
+And do they learn the same? Both libraries from the same SFT models, with the true reward and the same settings,
+{rounds} rounds of {samples} samples (`benchmarks/online_learning.py`): gold reward at temperature 1, one
+column for each seed. The last column is ours less TRL's, with its 95% interval over seeds.
+
+| | {seeds} | ours less TRL's |
+| --- | {lines} | --- |
+"""
+
+
+def learning_table(found: dict) -> str:
+    gold_of_sft = " | ".join(f"{run['sft']:.2f}" for run in found["seeds"])
+    rows = [f"| SFT | {gold_of_sft} | |"]
+    for method, (mean, low, high) in found["ours_minus_trl"].items():
+        for who, name in {"trl": "TRL", "ours": "here"}.items():
+            gold = " | ".join(f"{run[method][who]:.2f}" for run in found["seeds"])
+            difference = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})" if who == "ours" else ""
+            rows.append(f"| {method.upper()}, {name} | {gold} | {difference} |")
+    seeds_row = " | ".join(f"seed {run['seed']}" for run in found["seeds"])
+    head = LEARNING_HEADER.format(
+        rounds=found["rounds"], samples=found["samples"], seeds=seeds_row,
+        lines=" | ".join("---" for _ in found["seeds"]),
+    )  # fmt: skip
+    return head + "\n".join(rows) + "\n"
 
 
 def online_tables(found: dict) -> str:

@@ -85,7 +85,7 @@ def _normalised_output(output):
 
 def _only_a_widget(cell) -> bool:
     """Whether a cell only shows sliders: no output is kept of it, and nbclient can lose its reply. nbval runs it."""
-    return bool(re.fullmatch(r"widgets\.\w+_explorer\(.*\)", cell.source.strip(), flags=re.DOTALL))
+    return bool(re.fullmatch(r"widgets\.\w+_(explorer|labeller)\(.*\)", cell.source.strip(), flags=re.DOTALL))
 
 
 def run(path: Path) -> None:
