@@ -371,7 +371,7 @@ def two_objectives(**arms):
     """Five seeds; every arm has the same value of both objectives, a little different from seed to seed."""
     base = {"sft": 0.0, "ppo 0": 0.0, "ppo 1": 0.0, "labels 0": 0.0, "labels 1": 0.0, "soup 0.5": 0.0} | arms
     return [
-        {arm: dict.fromkeys(("sampled", "greedy"), dict.fromkeys(("helpful", "harmless"), value + seed * (i + 1) / 1000))
+        {arm: dict.fromkeys(("sampled", "greedy"), dict.fromkeys(("helpful", "harmless"), value + seed * (i + 1) / 1e3))
          for i, (arm, value) in enumerate(base.items())}
         for seed in range(5)
     ]  # fmt: skip

@@ -34,10 +34,10 @@ def held(method: str, **arrangement) -> int:
 def models() -> Judgement:
     fewer = {method: held(method, **arrangement) for method, arrangement in FEWER.items()}
     parts = {
-        "each model a copy of its own: " + ", ".join(f"{method} {n}" for method, n in HELD.items()): all(
+        "if each model is a copy of its own, PPO holds 4, DPO, IPO and KTO 2, SimPO 1": all(
             held(method) == n for method, n in HELD.items()
         ),
-        "none of them can hold fewer": all(fewer[method] >= HELD[method] for method in fewer),
+        "PPO and DPO cannot do with fewer": all(fewer[method] >= HELD[method] for method in fewer),
     }
     figure = (
         f"PPO holds {fewer['ppo']} with adapters, a critic on the policy and a reward by a function; DPO "
