@@ -32,10 +32,17 @@ def mixing() -> Judgement:
     sft, ppo, labels, mixed = (partial(column, arm) for arm in ("sft", "ppo 0.5", "labels 0.5", "mixed 0.5"))
     return of_contrasts(
         above("PPO on the sum of both earns more of it than SFT", ppo, sft),
-        above("and no less than a coin between two specialists", partial(coin, "ppo"), ppo, absent=True),
-        above("DPO on labels that contradict each other earns less than on labels of the sum", labels, mixed),
-        above("DPO on them ends below SFT", sft, mixed),
-        above("and below a coin between two specialists", partial(coin, "labels"), mixed),
+        above(
+            "PPO on the sum earns no less than a coin between its two specialists",
+            partial(coin, "ppo"),
+            ppo,
+            absent=True,
+        ),
+        above("DPO on contradictory labels earns less than on labels of the sum", labels, mixed),
+        above("DPO on contradictory labels ends below SFT", sft, mixed),
+        above(
+            "DPO on contradictory labels ends below a coin between its two specialists", partial(coin, "labels"), mixed
+        ),
     )
 
 
