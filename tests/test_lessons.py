@@ -152,7 +152,10 @@ def test_teaching_cells_are_narrow_and_leave_checks_to_tags_and_tests(path):
     lines = [line.rstrip("\n") for cell in cells for line in cell["source"]]
     assert max(map(len, lines)) <= 100
     assert not [line for line in lines if line.lstrip().startswith("assert ") or "NBVAL" in line]
-    assert sum("nbval-check-output" in cell["metadata"].get("tags", []) for cell in cells) >= 1
+    checked = ["".join(c["source"]) for c in cells if "nbval-check-output" in c["metadata"].get("tags", [])]
+    assert checked
+    noisy = ("plt.", "load_policy(", "load_reward_model(")  # figures and progress bars are outputs that nbval compares
+    assert not [source for source in checked if any(word in source for word in noisy)]
 
 
 def test_states_that_lesson_13_counts_by_hand():
