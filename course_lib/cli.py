@@ -1,4 +1,4 @@
-"""The `course` command: lessons (`lab`), a step's memory (`vram`) and time (`speed`), and the machine (`doctor`)."""
+"""The `course` command: lessons (`lab`), exercises (`progress`, `grade`), and what a step costs (`vram`, `speed`)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="course", description=__doc__.split(": ", 1)[1])
+    parser = Parser(prog="course", description="Lessons, exercises, and what a training step costs.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("lab", help="open JupyterLab at lesson 00; further words go to jupyter lab")
     commands.add_parser("doctor", help="examine this machine and the installation")
+    commands.add_parser("progress", help="points and solved tasks, lesson by lesson")
+    _add_grading_options(commands)
     vram_parser = commands.add_parser("vram", help="the GPU memory of a training step, as estimate_memory counts it")
     speed_parser = commands.add_parser("speed", help="the time of a training step, as estimate_throughput counts it")
     _add_estimate_options(vram_parser, Settings)
@@ -41,15 +43,19 @@ def main(arguments: list[str] | None = None) -> int:
     its_parser = commands.choices[options.command]
     if rest:
         its_parser.error(_unknown(rest, its_parser))
-    if options.command == "doctor":
-        return doctor()
     try:
-        (vram if options.command == "vram" else speed)(vars(options))
+        code = COMMANDS[options.command](vars(options))
         sys.stdout.flush()
+        return code or 0
     except ValueError as error:
         its_parser.error(" ".join(str(error).split()))
     except BrokenPipeError:  # whoever reads, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print(
+            "stopped; the same command goes on from here" if options.command == "grade" else "stopped", file=sys.stderr
+        )
+        return 130
     return 0
 
 
@@ -104,6 +110,48 @@ def speed(options: dict) -> None:
               f"hours, {cost.money:,.2f} at {price:g} a GPU hour")  # fmt: skip
 
 
+def progress(_: dict) -> None:
+    """Print how far the graded tasks are."""
+    from course_lib.grading.display import ProgressTable
+    from course_lib.grading.records import by_lesson, progress_file
+
+    print(ProgressTable(by_lesson(), progress_file()))
+
+
+def grade(options: dict) -> None:
+    """Grade a folder of submissions; print points, and where the reports are."""
+    from course_lib.grading.batch import grade as grade_folder
+    from course_lib.grading.tables import summary
+
+    folder = Path(options["folder"])
+    out = Path(options["out"]) if options["out"] else folder.with_name(f"{folder.resolve().name}-graded")
+    print(summary(grade_folder(folder, out, unsafe=options["unsafe"], jobs=options["jobs"])))
+    print(f"{out}: points.csv, gradebook.csv (nbgrader's form), results.json, and a page for each learner in reports/")
+
+
+def check_tasks(options: dict) -> int:
+    """Prove the bank of graded tasks; 1 if one is not proved."""
+    from course_lib.grading.bank import all_tasks, tasks_of
+    from course_lib.grading.proof import proof_of
+
+    bad = 0
+    for task in tasks_of(options["lesson"]) if options["lesson"] else all_tasks().values():
+        said, faults = proof_of(task)
+        print(said, *faults, sep="\n    ", flush=True)
+        bad += len(faults)
+    return min(bad, 1)
+
+
+def _add_grading_options(commands) -> None:
+    grade_parser = commands.add_parser("grade", help="grade a folder of submissions, each in a sandbox")
+    grade_parser.add_argument("folder", help="with FOLDER/LEARNER/04_dpo_from_scratch.ipynb and the like")
+    grade_parser.add_argument("--out", metavar="FOLDER", help="for tables and reports (default: FOLDER-graded)")
+    grade_parser.add_argument("--jobs", type=int, metavar="N", help="submissions at a time (default: one a core)")
+    grade_parser.add_argument("--unsafe", action="store_true", help="go on without bubblewrap")
+    check_parser = commands.add_parser("check-tasks", help="prove the graded tasks: for who writes them")
+    check_parser.add_argument("lesson", nargs="?", help="a lesson, 04, or one task, 04.2 (default: all)")
+
+
 def _add_estimate_options(parser: argparse.ArgumentParser, settings: type, without: Sequence[str] = ()) -> None:
     """A model, a method, and an option for each further field of the settings."""
     number = "" if without else ", or a number of parameters such as 8e9"
@@ -140,7 +188,7 @@ def course_folder() -> Path | None:
     return None
 
 
-def doctor() -> int:
+def doctor(_: dict | None = None) -> int:
     """Print what was found; 1 if something is missing."""
     from course_lib.machine import doctor as examine
 
@@ -148,6 +196,10 @@ def doctor() -> int:
     print(table.to_string())
     return 0 if table.ok.all() else 1
 
+
+COMMANDS = {
+    "doctor": doctor, "vram": vram, "speed": speed, "progress": progress, "grade": grade, "check-tasks": check_tasks,
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())
