@@ -7,7 +7,7 @@ ARGS ?=
 # an unexpected pass, and xfail_strict makes it the failure that it is. The limit is far above what a busy machine takes.
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900 -o xfail_strict=true
 
-.PHONY: lab test test-fast test-package test-notebooks lint notebooks constraints
+.PHONY: lab test test-fast test-package test-notebooks lint notebooks exercises constraints
 
 lab: $(READY)
 	$(BIN)/course lab $(ARGS)
@@ -20,7 +20,7 @@ test-package: $(READY)
 	$(BIN)/pytest $(ARGS)
 
 test-notebooks: $(READY)
-	$(BIN)/pytest $(NBVAL) notebooks
+	COURSE_PROGRESS=$(CURDIR)/.venv/progress-of-tests.json $(BIN)/pytest $(NBVAL) notebooks solutions
 
 test-fast: $(READY)
 	$(BIN)/pytest -m "not slow" $(ARGS)
@@ -28,10 +28,15 @@ test-fast: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python tools/notebooks.py check
+	$(BIN)/python tools/exercises.py check
 
-# Run all lessons, write their outputs, and put the measured minutes and memory into their headers.
+# Run all lessons and solutions, write their outputs, and put the lessons' measured minutes and memory into their headers.
 notebooks: $(READY)
 	$(BIN)/python tools/notebooks.py run $(ARGS)
+
+# Make exercises/ anew from solutions/.
+exercises: $(READY)
+	$(BIN)/python tools/exercises.py write
 
 # Needs uv; pins the torch release that the course is tested with.
 constraints:

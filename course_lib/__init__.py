@@ -16,6 +16,7 @@ _ROOMS = {
     "evaluation": (),
     "exact": (),
     "figures": (),
+    "grading": (),
     "lessons": (),
     "logprobs": ("completion_logps", "sequence_logps"),
     "losses": (

@@ -1,7 +1,9 @@
 """Shared fixtures: tiny models and tokenizers made on the spot, so that no test needs a network."""
 
 import os
+import tempfile
 
+os.environ["COURSE_PROGRESS"] = os.path.join(tempfile.mkdtemp(), "progress.json")  # not that of whoever runs this
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

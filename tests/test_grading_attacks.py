@@ -231,7 +231,8 @@ def test_inside_the_box_there_is_neither_home_nor_course_nor_network(tmp_path):
     hidden = [str(ROOT / "solutions"), str(ROOT / "course_lib"), str(tmp_path / "mine"), "/etc/passwd", *at_home]
     script = f"""
 import os, socket
-print([path for path in {hidden} if os.path.exists(path)], socket.if_nameindex(), sum(map(str.isdigit, os.listdir("/proc"))))
+seen = [path for path in {hidden} if os.path.exists(path)]
+print(seen, socket.if_nameindex(), sum(map(str.isdigit, os.listdir("/proc"))))
 """
     command = [*_box(), sys.executable, "-I", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment())

@@ -31,8 +31,9 @@ def fetch(url: str) -> tuple[str, str]:
 
 @pytest.fixture
 def course(tmp_path):
-    """A copy of the lessons, so that running one in Lab leaves the committed one alone."""
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    """A copy of lessons and exercises, so that running one in Lab leaves the committed one alone."""
+    for folder in ("notebooks", "exercises", "solutions"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copytree(ROOT / "experiments" / "results", tmp_path / "experiments" / "results")
     return tmp_path
 
@@ -100,6 +101,45 @@ def run_all(page, path: Path) -> list[dict]:
         if all(cell["execution_count"] for cell in cells):
             return cells
     pytest.fail("the lesson did not finish in Lab")
+
+
+def press(page, name: str) -> str:
+    """What the panel shows after a button of it was pressed."""
+    panel = page.locator(".jupyter-widgets.widget-vbox").first
+    panel.get_by_role("button", name=name, exact=True).click()
+    page.wait_for_timeout(4_000)
+    return panel.inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+def test_a_browser_opens_an_exercise_and_its_panel_checks_and_hints(lab, course):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = course / "exercises" / "04_dpo_from_scratch.ipynb"
+    notebook = json.loads(path.read_text())
+    solution = json.loads((course / "solutions" / path.name).read_text())
+    answers = {cell["id"]: cell["source"] for cell in solution["cells"]}
+    for cell in notebook["cells"]:  # the second task alone is solved
+        if cell["id"] == "answer-04-2":
+            cell["source"] = answers[cell["id"]]
+    # further cells of code need the tasks that are not solved
+    notebook["cells"] = [cell for cell in notebook["cells"] if re.match(r"(text|answer|check)-|code-[24]$", cell["id"])]
+    path.write_text(json.dumps(notebook))
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(f"{lab}/lab/tree/exercises/{path.name}?token={TOKEN}")
+        cells = run_all(page, path)
+        assert not [out for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
+        said = ["".join(out["data"]["text/plain"]) for cell in cells for out in cell["outputs"] if "data" in out]
+        assert any("04.2 DPO's loss: 3 of 3 points" in text for text in said)
+        assert any("it is not written yet" in text for text in said)
+        page.locator(".jp-Notebook").first.evaluate("notebook => notebook.scrollTo(0, 0)")
+        page.locator(".widget-dropdown select").first.select_option(label="04.2 DPO's loss")
+        assert "3 of 3 points" in press(page, "Check") and "hint 1 of 3" in press(page, "Hint")
+        assert "kept in" in press(page, "Progress")
+        page.screenshot(path=os.environ.get("COURSE_SCREENSHOT", course / "panel.png"))
+        browser.close()
 
 
 @pytest.mark.slow

@@ -7,27 +7,29 @@ python tools/exercises.py check    exit 1 if an exercise is not what its solutio
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 import nbformat
-from nbgrader.preprocessors import ClearOutput, ClearSolutions
 
 from course_lib.grading.bank import all_tasks
 from course_lib.grading.submissions import answer_id
 
 ROOT = Path(__file__).resolve().parent.parent
 SOLUTIONS, EXERCISES = ROOT / "solutions", ROOT / "exercises"
+# The marks are those of nbgrader, so that its users can take solutions/ as their source too.
+SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?### END SOLUTION\n", re.M | re.S)
 STUB = "raise NotImplementedError  # replace this line"
 
 
 def exercise_of(path: Path) -> str:
     """The exercise notebook that a solution notebook makes: no answers, no outputs, no cells tagged "solution"."""
     notebook = nbformat.read(path, as_version=4)
-    clear = ClearSolutions(enforce_metadata=False)
-    clear.code_stub = {"python": STUB}
-    notebook, _ = clear.preprocess(notebook, {})
-    notebook, _ = ClearOutput().preprocess(notebook, {})
+    for cell in notebook.cells:
+        cell.source = SOLUTION.sub(rf"\1{STUB}\n", cell.source + "\n").rstrip("\n")
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
     show_bugs(notebook)
     notebook.cells = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:

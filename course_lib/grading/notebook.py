@@ -84,18 +84,16 @@ def packed(function) -> bytes:
         raise _Unfit(f"{type(function).__name__} is not a function", "Pass the function itself, not what it returns.")
     if str(getattr(function, "__module__", "")).partition(".")[0] == "course_lib":
         raise _Unfit("that is course_lib's function", "Here you write the idea out yourself, in plain torch.")
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
-    by_value = module is not None and _is_the_learners(module)
-    if by_value:
+    own = [module for module in list(sys.modules.values()) if _is_the_learners(module)]
+    for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
         data = cloudpickle.dumps(function)
     except Exception as error:
-        raise _Unfit(
-            "it uses something that cannot be sent to the checker", f"{type(error).__name__}: {error}"[:300]
-        ) from None
+        why = f"{type(error).__name__}: {error}"[:300]
+        raise _Unfit("it uses something that cannot be sent to the checker", why) from None
     finally:
-        if by_value:
+        for module in own:
             cloudpickle.unregister_pickle_by_value(module)
     if len(data) > LARGEST:
         raise _Unfit("it drags large data of the notebook along", "Let it work with its inputs alone.")
@@ -103,11 +101,11 @@ def packed(function) -> bytes:
 
 
 def _is_the_learners(module: ModuleType) -> bool:
-    """Whether a module is neither the notebook, nor the standard library, nor an installed package."""
-    file = getattr(module, "__file__", None)
-    if not file or module.__name__ in ("__main__", "builtins"):
+    """Whether a module is a file of the learner's own, which the sandbox does not have."""
+    name, file = getattr(module, "__name__", ""), getattr(module, "__file__", None)
+    if not file or name.partition(".")[0] in ("__main__", "course_lib"):
         return False
-    return not file.startswith(tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")))
+    return not file.startswith((sys.prefix, sys.base_prefix, sysconfig.get_paths()["stdlib"]))
 
 
 def _from_notebook(name: str):

@@ -116,8 +116,13 @@ def _split(task: Task, inputs: dict) -> tuple[list, dict]:
 
 def _worthless_answers(task: Task) -> Iterator[str]:
     for name, function in worthless(task).items():
-        if any(verdict_on(task, function, seed).points for seed in SEEDS):
+        if any(_gets_points(task, function, seed) for seed in SEEDS):
             yield f"an answer that knows nothing gets points: {name}"
+
+
+def _gets_points(task: Task, function: Callable, seed: int) -> bool:
+    cases = task.draw_cases(seed)
+    return is_right(task, cases, outcomes_of(task, cases, function))
 
 
 def _mistakes(task: Task) -> Iterator[str]:
@@ -146,10 +151,7 @@ def _survives(task: Task, source: str, seeds: Sequence[int]) -> bool:
     try:
         function = compiled(source, task.reference)
         with _within(SECONDS_A_MUTANT):
-            for cases in map(task.draw_cases, seeds):
-                if not is_right(task, cases, outcomes_of(task, cases, function)):
-                    return False
-        return True
+            return all(_gets_points(task, function, seed) for seed in seeds)
     except (_Late, SyntaxError):
         return False
 

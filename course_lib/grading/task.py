@@ -146,6 +146,10 @@ class Task:
         return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
 
     @cached_property
+    def _mutants(self) -> dict[tuple[str, ...], Callable]:
+        return {}
+
+    @cached_property
     def source(self) -> str:
         return textwrap.dedent(inspect.getsource(self.reference))
 
@@ -155,9 +159,12 @@ class Task:
         Raises:
             ValueError: an edit's old text does not stand in the source exactly once.
         """
-        if len(mistakes) == 1 and mistakes[0].function:
-            return as_written(mistakes[0].function)
-        return compiled(self.mutant_source(*mistakes), self.reference)
+        names = tuple(mistake.name for mistake in mistakes)
+        if names not in self._mutants:
+            function = mistakes[0].function if len(mistakes) == 1 else None
+            made = as_written(function) if function else compiled(self.mutant_source(*mistakes), self.reference)
+            self._mutants[names] = made
+        return self._mutants[names]
 
     def mutant_source(self, *mistakes: Mistake) -> str:
         source = self.source

@@ -64,16 +64,21 @@ class _Judgement:
         undefined = self.found[0].get("undefined") if self.found else None
         if undefined:
             return refusal(task, *_undefined(task, undefined))
-        held = [all(h for h, (n, _) in zip(self.holds, self.cases, strict=True) if n == number)
-                for number in range(len(task.properties))]  # fmt: skip
         passed = all(self.holds) and self.ended is None
         return Verdict(
             task.id, task.title, task.points if passed else 0, task.points,
-            properties=tuple((each.name, ok) for each, ok in zip(task.properties, held, strict=True)),
+            properties=tuple(self._property(number) for number in range(len(task.properties))),
             diagnosis=None if passed else self.diagnosis(),
             example=None if passed else self.example(),
             notes=self.notes(),
         )  # fmt: skip
+
+    def _property(self, number: int) -> tuple[str, bool]:
+        """A property's name, and whether it holds; if its gradients alone are wrong, the name says so."""
+        own = [n for n, (property_, _) in enumerate(self.cases) if property_ == number]
+        name, wrong = self.task.properties[number].name, [n for n in own if not self.holds[n]]
+        by_gradient = self.task.gradient_of and wrong and all(self._agree_value(n) for n in wrong)
+        return f"{name} (the value does, the gradient does not)" if by_gradient else name, not wrong
 
     def _right(self, number: int, found: dict) -> bool:
         """Whether an outcome is a right one on its case."""

@@ -193,7 +193,7 @@ DPO = Task(
         ),
         Mistake(
             "beta stands outside the logarithm",
-            "Beta belongs inside the sigmoid, where it scales the margin. Outside it only scales the learning rate.",
+            "Beta belongs inside the sigmoid, where it scales the margin. Outside it only scales the gradient.",
             "04, From lesson 03 to a loss",
             edit=[
                 ("beta * (policy_chosen", "(policy_chosen"),
@@ -221,7 +221,7 @@ DPO = Task(
         ),
         Mistake(
             "the sum over the batch, not the mean",
-            "With a sum the step grows with the number of pairs, so the learning rate depends on the batch size.",
+            "With a sum the gradient grows with the number of pairs, so what a learning rate or a clip means depends on the batch size.",
             "04, The loop",
             edit=(".mean()", ".sum()"),
         ),
@@ -238,8 +238,8 @@ DPO = Task(
             edit=("return -F", "return F"),
         ),
         Mistake(
-            "log of a sigmoid that underflows",
-            "Where a pair is far on the wrong side, the sigmoid is 0 in fp32 and its logarithm minus infinity. `F.logsigmoid` does both at once.",
+            "a logarithm that breaks far out",
+            "Where a pair is far on the wrong side, the exponential overflows or the sigmoid is 0 in fp32, and the loss is infinite. `F.logsigmoid` does both steps at once.",
             "04, Two rows by hand",
             edit=("F.logsigmoid(chosen_rewards - rejected_rewards)", "torch.log(torch.sigmoid(chosen_rewards - rejected_rewards))"),
         ),
@@ -255,10 +255,10 @@ DPO = Task(
 # ---- 04.3
 
 
-def smoothed_dpo_loss(policy_margins, *, label_smoothing):
+def smoothed_dpo_loss(margins, *, label_smoothing):
     """DPO's loss if a share of the labels is believed to be wrong (cDPO). Margins (B,) in, the mean loss out."""
-    kept = -F.logsigmoid(policy_margins) * (1 - label_smoothing)
-    flipped = -F.logsigmoid(-policy_margins) * label_smoothing
+    kept = -F.logsigmoid(margins) * (1 - label_smoothing)
+    flipped = -F.logsigmoid(-margins) * label_smoothing
     return (kept + flipped).mean()
 
 
@@ -268,16 +268,16 @@ def smoothed_by_cross_entropy(margins, *, label_smoothing):
 
 
 def no_smoothing(draw: Draw):
-    yield {"policy_margins": draw.numbers(2), "label_smoothing": 0.0}
+    yield {"margins": draw.numbers(2), "label_smoothing": 0.0}
 
 
 def one_margin(draw: Draw):
-    return [{"policy_margins": draw.distinct(1, low=low, high=high), "label_smoothing": draw.number(0.1, 0.4)}
+    return [{"margins": draw.distinct(1, low=low, high=high), "label_smoothing": draw.number(0.1, 0.4)}
             for low, high in ((0.3, 3.0), (-3.0, -0.3))]  # fmt: skip
 
 
-def margins(draw: Draw):
-    return [{"policy_margins": draw.numbers(4), "label_smoothing": draw.number(0.1, 0.4)} for _ in range(3)]
+def many_margins(draw: Draw):
+    return [{"margins": draw.numbers(4), "label_smoothing": draw.number(0.1, 0.4)} for _ in range(3)]
 
 
 SMOOTHED = Task(
@@ -289,46 +289,46 @@ SMOOTHED = Task(
     minutes=10,
     reference=smoothed_dpo_loss,
     also_correct=[smoothed_by_cross_entropy],
-    gradient_of=("policy_margins",),
+    gradient_of=("margins",),
     properties=[
         Property("without smoothing it is DPO's loss", no_smoothing),
         Property("one margin gets both its terms", one_margin),
-        Property("several margins get the mean", margins),
+        Property("several margins get the mean", many_margins),
     ],
     mistakes=[
         Mistake(
             "the shares are swapped",
             "The label as given is right with probability 1 - label_smoothing; yours believes the flipped one.",
-            "04, Exercises",
-            edit=[("(1 - label_smoothing)", "label_smoothing "), ("(-policy_margins) * label_smoothing\n", "(-policy_margins) * (1 - label_smoothing)\n")],
+            "04, From lesson 03 to a loss",
+            edit=[("(1 - label_smoothing)", "label_smoothing "), ("(-margins) * label_smoothing\n", "(-margins) * (1 - label_smoothing)\n")],
         ),
         Mistake(
             "the flipped label is forgotten",
             "Scaling DPO's loss down leaves its minimum at an infinite margin. The flipped label's term is what makes it stop.",
-            "04, Exercises",
+            "04, From lesson 03 to a loss",
             edit=("(kept + flipped)", "kept"),
         ),
         Mistake(
             "the flipped label is subtracted",
             "Subtracting the flipped term and dividing by 1 - 2 eps is robust DPO. cDPO is an expectation over both labels: it adds.",
-            "04, Exercises",
+            "04, From lesson 03 to a loss",
             edit=("kept + flipped", "kept - flipped"),
         ),
         Mistake(
             "the share is not taken off the given label",
             "The two weights are probabilities and add up to 1.",
-            "04, Exercises",
+            "04, From lesson 03 to a loss",
             edit=(" * (1 - label_smoothing)", ""),
         ),
         Mistake(
             "the margin is smoothed, not the loss",
             "Shrinking the margin only changes beta. Smoothing mixes two losses.",
-            "04, Exercises",
-            edit=("return (kept + flipped).mean()", "return -F.logsigmoid((1 - 2 * label_smoothing) * policy_margins).mean()"),
+            "04, From lesson 03 to a loss",
+            edit=("return (kept + flipped).mean()", "return -F.logsigmoid((1 - 2 * label_smoothing) * margins).mean()"),
         ),
         Mistake(
             "the sum over the batch, not the mean",
-            "With a sum the step grows with the number of pairs.",
+            "With a sum the gradient grows with the number of pairs.",
             "04, The loop",
             edit=(".mean()", ".sum()"),
         ),
@@ -344,7 +344,7 @@ SMOOTHED = Task(
 
 
 def first_loss(policy_logps, ref_logps, mask, *, beta):
-    """A batch's DPO loss from log-probabilities of tokens: tensors (2B, T), the chosen rows first, then the rejected."""
+    """A batch's DPO loss from log-probabilities of tokens: tensors (2B, T), all chosen rows first, then the rejected."""
     policy = (policy_logps * mask).sum(-1)
     reference = (ref_logps * mask).sum(-1)
     chosen, rejected = (beta * (policy - reference)).chunk(2)
@@ -362,8 +362,10 @@ def first_loss_row_by_row(policy_logps, ref_logps, mask, *, beta):
 def token_batch(draw: Draw, pairs: int, width: int, same=False) -> dict:
     policy = draw.numbers(2 * pairs, width, low=-3.0, high=-0.1)
     reference = policy if same else draw.numbers(2 * pairs, width, low=-3.0, high=-0.1)
-    mask = draw.mask(2 * pairs, width)
-    mask[0], mask[-1] = torch.arange(width) < 2, torch.arange(width) < width
+    first, length = torch.arange(2 * pairs) % 2, draw.integers(2 * pairs, low=2, high=width - 2)
+    columns = torch.arange(width)
+    mask = ((columns >= first[:, None]) & (columns < (first + length)[:, None])).float()
+    mask[0], mask[-1] = (columns < 2).float(), (columns > 0).float()
     return {"policy_logps": policy, "ref_logps": reference, "mask": mask, "beta": draw.number(0.3, 0.9)}
 
 
@@ -477,7 +479,7 @@ def badly_wrong(draw: Draw):
 
 
 def learnt(draw: Draw):
-    yield {"margins": draw.numbers(2, low=1.0, high=3.0), "beta": draw.number(1.5, 3.0)}
+    yield {"margins": draw.numbers(2, low=4.0, high=6.0), "beta": draw.number(1.5, 3.0)}
 
 
 def mixed_margins(draw: Draw):
@@ -569,16 +571,18 @@ def choose_beta_by_lists(runs, *, most_kl, most_refused):
     return {"beta": good[-1]["beta"] if good else None, "ruled_out": {b: names[f] for b, f in faults.items() if any(f)}}
 
 
-KL, REFUSED = 5.0, 0.2
-
-
-def a_run(draw: Draw, beta: float, gold: float, kl="near", refused="few") -> dict:
+def a_run(draw: Draw, limits: dict, beta: float, gold: float, kl="near", refused="few") -> dict:
+    share, excess = draw.uniform(0.2, 0.9), draw.uniform(1.1, 2.0)
     return {
         "beta": beta,
         "gold": gold,
-        "kl": draw.number(1.0, 4.5) if kl == "near" else draw.number(5.5, 20.0),
-        "refused_harmless": draw.number(0.01, 0.15) if refused == "few" else draw.number(0.3, 0.9),
+        "kl": round(limits["most_kl"] * (share if kl == "near" else excess), 2),
+        "refused_harmless": round(limits["most_refused"] * (share if refused == "few" else excess), 3),
     }
+
+
+def limits_of(draw: Draw) -> dict:
+    return {"most_kl": draw.number(2.0, 12.0, 1), "most_refused": draw.number(0.1, 0.4)}
 
 
 def betas(draw: Draw, count: int) -> list[float]:
@@ -589,36 +593,39 @@ def golds(draw: Draw, count: int) -> list[float]:
     return sorted(round(value, 2) for value in draw.distinct(count, low=-0.5, high=1.0).tolist())
 
 
-def with_limits(runs: list[dict]) -> dict:
-    return {"runs": runs, "most_kl": KL, "most_refused": REFUSED}
-
-
 def all_admissible(draw: Draw):
     for count in (2, 3):
-        b, g = betas(draw, count), golds(draw, count)
-        runs = [a_run(draw, beta, gold) for beta, gold in zip(b, g, strict=True)]
-        yield with_limits(runs[::-1])
-        yield with_limits(runs)
+        limits = limits_of(draw)
+        runs = [a_run(draw, limits, *each) for each in zip(betas(draw, count), golds(draw, count))]
+        nearness = (0.5, 0.3, 0.8)  # the nearest run has neither the highest nor the lowest reward
+        for run, share in zip(runs if count == 3 else (), nearness):
+            run["kl"] = round(share * limits["most_kl"], 2)
+        yield {"runs": runs[::-1]} | limits
+        yield {"runs": runs} | limits
 
 
 def the_best_is_barred(draw: Draw):
     for kl, refused in (("far", "few"), ("near", "many"), ("far", "many")):
-        b, g = betas(draw, 3), golds(draw, 3)
-        runs = [a_run(draw, b[0], g[0]), a_run(draw, b[1], g[1]), a_run(draw, b[2], g[2], kl, refused)]
-        yield with_limits(runs)
-        yield with_limits(runs[::-1])
+        limits, b, g = limits_of(draw), betas(draw, 3), golds(draw, 3)
+        runs = [
+            a_run(draw, limits, b[0], g[0]),
+            a_run(draw, limits, b[1], g[1]),
+            a_run(draw, limits, b[2], g[2], kl, refused),
+        ]
+        yield {"runs": runs} | limits
+        yield {"runs": runs[::-1]} | limits
 
 
 def none_admissible(draw: Draw):
-    b, g = betas(draw, 2), golds(draw, 2)
-    yield with_limits([a_run(draw, b[0], g[0], "far"), a_run(draw, b[1], g[1], "near", "many")])
+    limits, b, g = limits_of(draw), betas(draw, 2), golds(draw, 2)
+    yield {"runs": [a_run(draw, limits, b[0], g[0], "far"), a_run(draw, limits, b[1], g[1], "near", "many")]} | limits
 
 
 def on_the_limit(draw: Draw):
-    b, g = betas(draw, 2), golds(draw, 2)
-    runs = [a_run(draw, b[0], g[0]), a_run(draw, b[1], g[1])]
-    yield with_limits([runs[0], runs[1] | {"kl": KL}])
-    yield with_limits([runs[0], runs[1] | {"refused_harmless": REFUSED}])
+    for key, limit in (("kl", "most_kl"), ("refused_harmless", "most_refused")):
+        limits, b, g = limits_of(draw), betas(draw, 2), golds(draw, 2)
+        runs = [a_run(draw, limits, b[0], g[0]), a_run(draw, limits, b[1], g[1]) | {key: limits[limit]}]
+        yield {"runs": runs} | limits
 
 
 BETA = Task(
@@ -638,10 +645,22 @@ BETA = Task(
     ],
     mistakes=[
         Mistake(
-            "the mean reward alone decides",
+            "the highest reward is shipped, ruled out or not",
             "A mean can rise because the model refuses everything. The limits come first, the reward second.",
             "04, Kind by kind",
-            edit=[("        if too_far or too_shy:", "        if (too_far or too_shy) and best is not None and run[\"gold\"] <= best[\"gold\"]:")],
+            edit=("        elif best is None", "        if best is None"),
+        ),
+        Mistake(
+            "a run on a limit is ruled out",
+            "The limit is the most that is allowed, so a run that lies on it keeps it: rule out what is greater, not what is equal.",
+            "04, Is it better?",
+            edit=[('run["kl"] > most_kl', 'run["kl"] >= most_kl'), ('> most_refused', '>= most_refused')],
+        ),
+        Mistake(
+            "of two reasons only one is given",
+            "A run that breaks both limits has two faults, and mending one would not do.",
+            "04, Kind by kind",
+            edit=('"both" if too_far and too_shy else ', ""),
         ),
         Mistake(
             "refusals are not looked at",
