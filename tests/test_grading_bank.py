@@ -9,7 +9,8 @@ import pytest
 from course_lib.grading import all_tasks
 from course_lib.grading.bank import tasks_of
 from course_lib.grading.batch import Submission, grade_one
-from course_lib.grading.proof import faults, machine_mutants, survivors
+from course_lib.grading.mutation import mutants
+from course_lib.grading.proof import faults, gets_points, machine_mutants, survivors
 from course_lib.grading.sandbox import box_trouble
 from course_lib.grading.submissions import answer_id
 from course_lib.grading.task import KINDS
@@ -42,6 +43,18 @@ def test_of_all_faults_made_by_machine_95_in_100_are_noticed():
     made = sum(len(machine_mutants(task)) for task in TASKS.values())
     left = sum(len(task.equivalent) for task in TASKS.values())  # a test above holds these to be the survivors
     assert made > 10 * len(TASKS) and left <= 0.05 * made
+
+
+@pytest.mark.slow
+def test_of_faults_made_in_the_solutions_as_printed_95_in_100_are_noticed():
+    made = left = 0
+    for lesson in LESSONS:
+        cells = {cell.id: cell.source for cell in notebook_of("solutions", lesson).cells}
+        for task in tasks_of(lesson):
+            found = dict(mutants(cells[answer_id(task.id)]))
+            made += len(found)
+            left += sum(gets_points(task, source) for source in found.values())
+    assert made > 1000 and left <= 0.05 * made
 
 
 def test_every_lesson_has_three_to_six_tasks_and_all_kinds_occur():

@@ -74,9 +74,10 @@ def _changed(node: ast.AST) -> Iterator[ast.AST]:
             return
         yield node.operand
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield ast.Constant(node.value + 1)
+        large = abs(node.value) >= 1000  # a unit, where one more or less is within rounding
+        yield ast.Constant(2 * node.value if large else node.value + 1)
         if node.value not in (0, 1):
-            yield ast.Constant(node.value - 1)
+            yield ast.Constant(node.value / 2 if large else node.value - 1)
     if isinstance(node, ast.Constant) and type(node.value) is bool:
         yield ast.Constant(not node.value)
     if isinstance(node, ast.Slice) and node.lower and node.upper is None and node.step is None:

@@ -10,7 +10,7 @@ import torch
 
 from course_lib.grading.mutation import mutants
 from course_lib.grading.reports import Verdict
-from course_lib.grading.task import KINDS, Task, as_written, compiled
+from course_lib.grading.task import KINDS, Task, compiled
 from course_lib.grading.verdict import is_right, judge, outcomes_of
 
 SEEDS = range(5)
@@ -116,11 +116,11 @@ def _split(task: Task, inputs: dict) -> tuple[list, dict]:
 
 def _worthless_answers(task: Task) -> Iterator[str]:
     for name, function in worthless(task).items():
-        if any(_gets_points(task, function, seed) for seed in SEEDS):
+        if any(_is_right(task, function, seed) for seed in SEEDS):
             yield f"an answer that knows nothing gets points: {name}"
 
 
-def _gets_points(task: Task, function: Callable, seed: int) -> bool:
+def _is_right(task: Task, function: Callable, seed: int) -> bool:
     cases = task.draw_cases(seed)
     return is_right(task, cases, outcomes_of(task, cases, function))
 
@@ -144,14 +144,15 @@ def machine_mutants(task: Task) -> dict[str, str]:
 
 def survivors(task: Task, seeds: Sequence[int] = SEEDS) -> list[str]:
     """Mutants made by machine that get points, by description."""
-    return [said for said, source in machine_mutants(task).items() if _survives(task, source, seeds)]
+    return [said for said, source in machine_mutants(task).items() if gets_points(task, source, seeds)]
 
 
-def _survives(task: Task, source: str, seeds: Sequence[int]) -> bool:
+def gets_points(task: Task, source: str, seeds: Sequence[int] = SEEDS) -> bool:
+    """Whether the function that a trusted source defines is right on the inputs of every seed."""
     try:
         function = compiled(source, task.reference)
         with _within(SECONDS_A_MUTANT):
-            return all(_gets_points(task, function, seed) for seed in seeds)
+            return all(_is_right(task, function, seed) for seed in seeds)
     except (_Late, SyntaxError):
         return False
 
@@ -174,6 +175,3 @@ def _within(seconds: int):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-
-
-__all__ = ["as_written", "doubled", "faults", "machine_mutants", "proof_of", "survivors", "verdict_on", "worthless"]

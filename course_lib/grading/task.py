@@ -87,6 +87,11 @@ class Mistake:
     function: Callable | None = None
 
     @property
+    def where(self) -> str:
+        """The heading as plain text."""
+        return self.lesson.replace("*", "")
+
+    @property
     def edits(self) -> tuple[tuple[str, str], ...]:
         return (self.edit,) if self.edit and isinstance(self.edit[0], str) else tuple(self.edit)
 

@@ -125,14 +125,14 @@ class _Judgement:
             return None
         for mistake in self.task.mistakes:
             if self._is(self.task.mutant(mistake)):
-                return Diagnosis(mistake.name, mistake.why, mistake.lesson, (mistake.name,))
+                return Diagnosis(mistake.name, mistake.why, mistake.where, (mistake.name,))
         for pair in combinations([each for each in self.task.mistakes if not each.function], 2):
             if self._is(_both(self.task, pair)):
                 one, other = pair
                 return Diagnosis(
                     f"two mistakes at once: {one.name}, and {other.name}",
                     f"{one.why} And: {other.why}",
-                    one.lesson if one.lesson == other.lesson else f"{one.lesson}; {other.lesson}",
+                    one.where if one.where == other.where else f"{one.where}; {other.where}",
                     (one.name, other.name),
                 )
         return None

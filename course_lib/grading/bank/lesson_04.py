@@ -299,31 +299,31 @@ SMOOTHED = Task(
         Mistake(
             "the shares are swapped",
             "The label as given is right with probability 1 - label_smoothing; yours believes the flipped one.",
-            "04, From lesson 03 to a loss",
+            "06, Four losses of *h*",
             edit=[("(1 - label_smoothing)", "label_smoothing "), ("(-margins) * label_smoothing\n", "(-margins) * (1 - label_smoothing)\n")],
         ),
         Mistake(
             "the flipped label is forgotten",
             "Scaling DPO's loss down leaves its minimum at an infinite margin. The flipped label's term is what makes it stop.",
-            "04, From lesson 03 to a loss",
+            "06, Four losses of *h*",
             edit=("(kept + flipped)", "kept"),
         ),
         Mistake(
             "the flipped label is subtracted",
             "Subtracting the flipped term and dividing by 1 - 2 eps is robust DPO. cDPO is an expectation over both labels: it adds.",
-            "04, From lesson 03 to a loss",
+            "06, Four losses of *h*",
             edit=("kept + flipped", "kept - flipped"),
         ),
         Mistake(
             "the share is not taken off the given label",
             "The two weights are probabilities and add up to 1.",
-            "04, From lesson 03 to a loss",
+            "06, Four losses of *h*",
             edit=(" * (1 - label_smoothing)", ""),
         ),
         Mistake(
             "the margin is smoothed, not the loss",
             "Shrinking the margin only changes beta. Smoothing mixes two losses.",
-            "04, From lesson 03 to a loss",
+            "06, Four losses of *h*",
             edit=("return (kept + flipped).mean()", "return -F.logsigmoid((1 - 2 * label_smoothing) * margins).mean()"),
         ),
         Mistake(
