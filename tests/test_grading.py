@@ -85,7 +85,7 @@ def test_a_mistake_that_nobody_foresaw_names_the_property_and_the_smallest_input
         (lambda v, *, scale: scale * (v**2).mean() + 5, "same amount"),
         (lambda v, *, scale: scale * (v**2).mean()[None], "shape (1,)"),
         (lambda v, *, scale: scale * (v**2).mean().detach(), "gradients are not"),
-        (lambda v, *, scale: torch.tensor(3.0), "same number whatever"),
+        (lambda v, *, scale: torch.tensor(3.0), "same whatever"),
         (lambda v, *, scale: v.sum() * float("nan"), "NaN"),
         (lambda v, *, scale: None, "returns nothing"),
         (lambda v, *, scale: 1 / 0, "raises ZeroDivisionError on every input"),
@@ -95,6 +95,20 @@ def test_a_mistake_that_nobody_foresaw_names_the_property_and_the_smallest_input
 )
 def test_what_is_wrong_is_said_for_all_inputs_at_once(function, expected):
     assert expected in says(function).diagnosis.says
+
+
+def test_another_container_than_the_wanted_one_is_told_so():
+    wanted = lambda values, *, scale: {"mean": float(values.mean()), "list": [float(values.sum())]}  # noqa: E731
+    task = the_task(reference=wanted, gradient_of=(), mistakes=())
+    for wrong in (lambda v, *, scale: float(v.mean()), lambda v, *, scale: {"mean": float(v.mean())}):
+        assert "a dict with the keys 'mean', 'list'" in verdict_on(task, wrong).diagnosis.says
+
+
+def test_numbers_of_numpy_and_torch_are_numbers_in_a_dict_too():
+    wanted = lambda values, *, scale: {float(values[0]): {"a": float(values.sum())}}  # noqa: E731
+    task = the_task(reference=wanted, gradient_of=(), mistakes=())
+    assert verdict_on(task, lambda v, *, scale: {v.numpy()[0].astype(np.float64): {"a": v.numpy().sum()}}).passed
+    assert verdict_on(task, lambda v, *, scale: {v[0].double(): {"a": v.double().sum()}}).passed
 
 
 def test_an_answer_that_is_not_written_is_told_so():
@@ -194,7 +208,7 @@ def test_values_agree_up_to_rounding_and_shape():
 
 
 def test_inputs_are_shown_short_and_counted():
-    assert shown({"a": torch.tensor([0.123456])}) == "{'a': [0.1235]}" and len(shown(list(range(1000)), 50)) == 50
+    assert shown({"a": torch.tensor([0.1234567])}) == "{'a': [0.123457]}" and len(shown(list(range(1000)), 50)) == 50
     assert size({"a": torch.zeros(2, 3), "b": [1, 2]}) == 8
 
 

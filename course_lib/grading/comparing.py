@@ -76,7 +76,7 @@ def _text(value) -> str:
     if isinstance(value, np.generic):
         return _text(value.item())
     if isinstance(value, float):
-        return str(value) if not math.isfinite(value) else f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.6g}"
+        return str(value) if not math.isfinite(value) else f"{value:.6g}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_text, value)) + "]"
     if isinstance(value, dict):

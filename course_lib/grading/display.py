@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from course_lib.grading.reports import LessonProgress, Verdict
+from course_lib.grading.reports import Diagnosis, LessonProgress, Verdict
 
 GOOD, BAD = "#1b7837", "#b2182b"
 CELL = "style='text-align:left;padding:2px 10px 2px 0'"
+
+
+def explained(diagnosis: Diagnosis) -> str:
+    """Where a lesson explains it; a heading may end in a question mark."""
+    return f"Explained in lesson {diagnosis.lesson}" + ("" if diagnosis.lesson.endswith("?") else ".")
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,13 @@ class Report:
         if v.diagnosis:
             lines += ["", f"What it is: {v.diagnosis.says}.", *filter(None, [v.diagnosis.why])]
             if v.diagnosis.lesson:
-                lines.append(f"Explained in lesson {v.diagnosis.lesson}.")
+                lines.append(explained(v.diagnosis))
         if v.example:
             lines += [
                 "",
                 "The smallest input where it shows:",
                 f"  {v.example.call}",
-                f"  returned {v.example.returned}",
+                f"  {v.example.did}",
             ]
         lines += [f"Note: {note}" for note in (*v.notes, *self.further)]
         if not v.passed:
@@ -66,13 +71,13 @@ class Report:
             f"<table>{rows}</table>" if rows else "",
         ]
         if v.diagnosis:
-            where = f" <i>Explained in lesson {escape(v.diagnosis.lesson)}.</i>" if v.diagnosis.lesson else ""
+            where = f" <i>{escape(explained(v.diagnosis))}</i>" if v.diagnosis.lesson else ""
             parts.append(f"<p><b>What it is: {escape(v.diagnosis.says)}.</b> {escape(v.diagnosis.why)}{where}</p>")
         if v.example:
-            shown = escape(f"{v.example.call}\n-> {v.example.returned}")
+            shown = escape(f"{v.example.call}\n{v.example.did}")
             style = "white-space:pre-wrap;margin:0"
             parts.append(
-                f"<p>The smallest input where it shows, and what yours returned:</p><pre style='{style}'>{shown}</pre>"
+                f"<p>The smallest input where it shows, and what yours did:</p><pre style='{style}'>{shown}</pre>"
             )
         parts += [f"<p>{escape(note)}</p>" for note in (*v.notes, *self.further)]
         if not v.passed:

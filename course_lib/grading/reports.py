@@ -17,11 +17,11 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Example:
-    """The smallest input on which an answer failed, and what it returned there. Never what is right."""
+    """The smallest input on which an answer failed, and what it did there. Never what is right."""
 
     property: str
     call: str
-    returned: str
+    did: str
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jinja2
 
+from course_lib.grading.display import explained
 from course_lib.grading.reports import Verdict
 
 COLUMNS = ("learner", "file", "lesson", "task", "title", "points", "of", "says", "mistakes", "seconds")
@@ -33,7 +34,9 @@ def write_tables(results: Sequence[dict], out: Path) -> None:
     )
     for learner in dict.fromkeys(result["learner"] for result in results):
         own = [result for result in results if result["learner"] == learner]
-        page = template.render(learner=learner, submissions=[_for_report(result) for result in own])
+        page = template.render(
+            explained=explained, learner=learner, submissions=[_for_report(result) for result in own]
+        )
         (reports / f"{file_name(learner)}.html").write_text(page, encoding="utf-8")
 
 

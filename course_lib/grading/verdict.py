@@ -105,7 +105,16 @@ class _Judgement:
     # ---- what it is
 
     def diagnosis(self) -> Diagnosis:
-        return self._unwritten() or self._named() or self._stopped() or self._raised() or self._related()
+        kinds = (
+            self._unwritten,
+            self._constant,
+            self._named,
+            self._stopped,
+            self._raised,
+            self._container,
+            self._related,
+        )
+        return next(said for said in (kind() for kind in kinds) if said)
 
     def _unwritten(self) -> Diagnosis | None:
         errors = [each.get("error", {}).get("type") for each in self.found]
@@ -115,6 +124,15 @@ class _Judgement:
         if values and all(value is None for value in values):
             return Diagnosis("it returns nothing", "The function ends without a `return`, or returns None.")
         return None
+
+    def _constant(self) -> Diagnosis | None:
+        """The same for every input, where the right values differ."""
+        if self.ended or len(self.found) < 3 or not all("value" in each for each in self.found):
+            return None
+        theirs, right = ({repr(each["value"]) for each in side} for side in (self.found, self.expected))
+        if len(theirs) > 1 or len(right) == 1 or not _finite(_value_or_none(self.found[0])):
+            return None
+        return Diagnosis("it returns the same whatever it is given", "Look for an input that is never used.")
 
     def _stopped(self) -> Diagnosis | None:
         return Diagnosis(*ENDINGS[self.ended]) if self.ended in ENDINGS else None
@@ -163,6 +181,22 @@ class _Judgement:
         line = f" (line {error['line']})" if error.get("line") else ""
         return Diagnosis(f"it raises {error.get('type')} {where}", f"{error.get('message')}{line}")
 
+    def _container(self) -> Diagnosis | None:
+        """A dict, a list or a text where something else is wanted, or other keys."""
+        wanted, given = ([_value_or_none(each) for each in side] for side in (self.expected, self.found))
+        kinds = {type(one) for one in wanted}
+        if kinds == {dict}:
+            keys = {tuple(one) for one in wanted}
+            text = ", ".join(map(repr, keys.pop())) if len(keys) == 1 else ""
+            odd = [other for other in given if not isinstance(other, dict) or (text and set(other) != set(wanted[0]))]
+            says = f"it does not return a dict{' with the keys ' + text if text else ''}"
+        elif kinds == {list}:
+            odd = [other for other in given if not isinstance(other, (list, np.ndarray))]
+            says = "it does not return a list"
+        else:
+            return None
+        return Diagnosis(says, "The text under the function's first line says what it returns.") if odd else None
+
     def _related(self) -> Diagnosis:
         """How the answers are related to the right ones, where one sentence says it for all inputs."""
         if self.task.accepts is None:
@@ -170,26 +204,31 @@ class _Judgement:
             found = [as_array(_value_or_none(each)) for each in self.found]
             if said := _relation(expected, found, self.task.rtol, self.task.atol):
                 return Diagnosis(*said)
-        wrong = next(self.task.properties[n].name for (n, _), ok in zip(self.cases, self.holds, strict=True) if not ok)
-        return Diagnosis("this does not hold: " + wrong, "None of the known mistakes returns exactly these values.")
+        shown_on = self.task.properties[self.cases[self._smallest_failure()][0]].name
+        return Diagnosis(f"this does not hold: {shown_on}", "None of the known mistakes returns exactly these values.")
 
     # ---- what it shows on
 
     def example(self) -> Example | None:
-        wrong = [n for n, ok in enumerate(self.holds) if not ok and self.found[n]]
-        if not wrong:
-            return None
-        smallest = min(wrong, key=lambda n: size(self.cases[n][1]))
+        smallest = self._smallest_failure()
+        if not self.found[smallest]:
+            return None  # it was stopped before
         number, inputs = self.cases[smallest]
         given = ", ".join(f"{name}={shown(value)}" for name, value in inputs.items())
         found = self.found[smallest]
         if "error" in found:
-            returned = f"{found['error'].get('type')}: {found['error'].get('message')}"
+            returned = f"raised {found['error'].get('type')}: {found['error'].get('message')}"
         else:
-            returned = shown(_value_or_none(found))
+            returned = f"returned {shown(_value_or_none(found))}"
             if self.task.gradient_of and self._agree_value(smallest):
                 returned += f", with the gradients {shown(_value_or_none(found, 'gradients'))}"
         return Example(self.task.properties[number].name, f"{self.task.function}({given})", returned)
+
+    def _smallest_failure(self) -> int:
+        """The smallest case that is wrong; of those with NaN or infinity, if there are any."""
+        wrong = [n for n, ok in enumerate(self.holds) if not ok] or [0]
+        infinite = [n for n in wrong if not _finite(_value_or_none(self.found[n]))]
+        return min(infinite or wrong, key=lambda n: (not self.found[n], size(self.cases[n][1])))
 
     def _agree_value(self, number: int) -> bool:
         return self._agree(_value_or_none(self.expected[number]), _value_or_none(self.found[number]))
@@ -212,6 +251,11 @@ def _value_or_none(found: dict, key: str = "value"):
         return value_of(found, key)
     except ValueError:
         return None
+
+
+def _finite(value) -> bool:
+    numbers = as_array(value)
+    return numbers is None or bool(np.isfinite(numbers).all())
 
 
 def _undefined(task: Task, error: dict) -> tuple[str, str]:
@@ -245,8 +289,6 @@ def _relation(expected: list, found: list, rtol: float, atol: float) -> tuple[st
             "its values are right and its gradients are not",
             "Something is detached that should not be, or the reverse.",
         )
-    if len(other) > 1 and np.ptp(other) == 0:
-        return "it returns the same number whatever it is given", "Look for an input that is never used."
     if np.allclose(-one, other, rtol=rtol, atol=atol):
         return "every value has the wrong sign", "Decide what is to become larger: a loss is what gets smaller."
     big = np.abs(one) > 10 * atol

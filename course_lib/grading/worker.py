@@ -46,14 +46,16 @@ def encode(value) -> object:
     Raises:
         TypeError: the value is anything else.
     """
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or type(value) is bool:
         return value
     if isinstance(value, str):
         return str(value[:CHARACTERS])
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    if isinstance(value, (np.ndarray, np.generic)):
+    if isinstance(value, np.ndarray):
         if value.dtype.name not in DTYPES:
             raise TypeError(f"an array of {value.dtype}")
         data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
@@ -65,8 +67,13 @@ def encode(value) -> object:
     if isinstance(value, (list, tuple)):
         return {"list": [encode(item) for item in value]}
     if isinstance(value, dict):
-        return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
+        return {"dict": [[encode(_key(key)), encode(item)] for key, item in value.items()]}
     raise TypeError(f"an object of type {type(value).__name__}")
+
+
+def _key(key):
+    """A dict's key, which may be a number in a tensor's or an array's clothes."""
+    return key.item() if isinstance(key, (torch.Tensor, np.ndarray)) and key.ndim == 0 else key
 
 
 def decode(plain, array: Callable = lambda values: values):

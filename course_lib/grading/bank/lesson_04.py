@@ -540,8 +540,8 @@ PULLS = Task(
         ),
     ],
     hints=[
-        "Differentiate -ln sigmoid(h) by h first: what is it at h = 0, at a very negative h, at a large one?",
-        "The derivative of -ln sigmoid(h) is -sigmoid(-h). The margin h holds beta times the chosen log-probability.",
+        "Differentiate -ln sigmoid(m) by the margin m first: what is it at m = 0, at a very negative m, at a large one?",
+        "The derivative of -ln sigmoid(m) is -sigmoid(-m). The margin m holds beta times the chosen log-probability.",
     ],
 )  # fmt: skip
 
