@@ -141,7 +141,7 @@ def short_limits(monkeypatch):
 def test_an_attack_gets_no_point_in_the_batch_and_ends_in_time(name, tmp_path):
     start = time.monotonic()
     assert batch_points(tmp_path, FAKES[name]) == 0
-    assert time.monotonic() - start < SECONDS + 15  # a busy machine starts a sandbox in seconds
+    assert time.monotonic() - start < 2 * SECONDS + 15  # a busy machine starts a sandbox in seconds
 
 
 @pytest.mark.slow
@@ -192,12 +192,28 @@ IN_THE_KERNEL = [name for name in FAKES if "as the cell" not in name and "patche
 def test_an_attack_gets_no_point_from_a_notebooks_check(name, worker):
     start = time.monotonic()
     assert kernel_verdict(worker, as_in_a_notebook(FAKES[name])).points == 0
-    assert time.monotonic() - start < SECONDS + 15
+    assert time.monotonic() - start < 2 * SECONDS + 15
 
 
 @pytest.mark.slow
 def test_a_right_answer_gets_its_points_from_a_notebooks_check(worker):
     assert kernel_verdict(worker, as_in_a_notebook(LEGITIMATE)).passed
+
+
+@pytest.mark.slow
+def test_an_answer_may_use_an_optimiser(worker):
+    source = (
+        HEAD
+        + """
+    weight = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.Adam([weight], lr=0.1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        (weight - 1).square().sum().backward()
+        optimiser.step()
+    return -F.logsigmoid(beta * ((a - b) - (c - d).detach())).mean()"""
+    )
+    assert kernel_verdict(worker, as_in_a_notebook(source)).passed
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from course_lib.grading.tables import write_tables
 from course_lib.grading.task import Task
 from course_lib.grading.verdict import judge, refusal, request_for
 
-SECONDS = 10.0  # what one answer may take on all its inputs
+SECONDS = 10.0  # of the processor, for one answer on all its inputs
 RESULTS = "results.jsonl"
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-SECONDS = 5.0  # what an answer may take on all its inputs
+SECONDS = 5.0  # of the processor, for an answer on all its inputs
 
 
 class CheckerError(RuntimeError):

@@ -28,7 +28,7 @@ THE_CHECKER.start()
 def check(task: str, function: Callable | object = MISSING) -> Report:
     """Check an answer: points, what holds and what does not, and which mistake it is. It never says what is right.
 
-    The function is tried on inputs drawn anew, in a process of its own, with five seconds for all of them.
+    The function is tried on inputs drawn anew, in a process of its own, with five seconds of the processor for all.
 
     Args:
         task: "04.2".

@@ -55,7 +55,7 @@ class Worker:
                 self.ready = self._line(START_SECONDS) == b"ready"
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
-            return json.loads(self._line(request["seconds"] + GRACE_SECONDS))
+            return json.loads(self._line(request["clock"] + GRACE_SECONDS))
         except (OSError, ValueError, RecursionError) as error:
             self.close()
             raise Stopped(str(error)) from error

@@ -23,10 +23,13 @@ ENDINGS = {
 
 
 def request_for(task: Task, cases: Sequence[tuple[int, dict]], answer: dict, seconds: float) -> dict:
-    """What a worker is asked; `answer` is {"pickle"} or {"cell", "name"}."""
+    """What a worker is asked; `answer` is {"pickle"} or {"cell", "name"}.
+
+    `seconds` are the processor's; by the clock an answer may take twice as long, since a busy machine shares it.
+    """
     calls = [encode(inputs) for _, inputs in cases]
     settings = {"keyword_only": list(task.keyword_only), "gradient_of": list(task.gradient_of)}
-    return answer | settings | {"calls": calls, "seconds": seconds}
+    return answer | settings | {"calls": calls, "seconds": seconds, "clock": 2 * seconds}
 
 
 def outcomes_of(task: Task, cases: Sequence[tuple[int, dict]], function: Callable) -> list[dict]:

@@ -149,6 +149,24 @@ GOLD = Task(
             "00, The gold reward",
             edit=("answer + warmth + hedge + form + length", "answer + warmth - hedge - form - length"),
         ),
+        Mistake(
+            "no answer's weight is subtracted",
+            "The weight `no_answer` is negative already. Minus it would pay for saying nothing.",
+            "00, The gold reward",
+            edit=('"none": weights["no_answer"]', '"none": -weights["no_answer"]'),
+        ),
+        Mistake(
+            "the price of length is subtracted",
+            "The weight `length` is negative already. Minus it would pay for every token too many.",
+            "00, The gold reward",
+            edit=('weights["length"] * max', '-weights["length"] * max'),
+        ),
+        Mistake(
+            "a long reply costs once",
+            "Length is not there or not: every token beyond the free ones costs the weight again.",
+            "00, The gold reward",
+            edit=('max(0, reply["tokens"] - free_tokens)', '(reply["tokens"] > free_tokens)'),
+        ),
     ],
     hints=[
         "Go through the parts one by one, each with its weight. Three of them are there or not: warmth, hedge, form.",
@@ -306,6 +324,12 @@ CHOICE = Task(
             "Gold reward is to be high.",
             "00, The gold reward",
             edit=("max(expected", "min(expected"),
+        ),
+        Mistake(
+            "every reply is weighed by its kind's share",
+            "Then a kind still weighs more if more of its requests were tested. Take each kind's own mean first, and weigh that.",
+            "00, Meet the base model",
+            edit=("sum(shares[kind] * sum(rewards) / len(rewards) for kind, rewards in by_kind.items())", "sum(shares[kind] * sum(rewards) for kind, rewards in by_kind.items()) / sum(shares[kind] * len(rewards) for kind, rewards in by_kind.items())"),
         ),
     ],
     hints=[
@@ -477,6 +501,18 @@ SUFFERS = Task(
             "The evidence is a temperature, so that somebody can set it. A place means nothing without the list.",
             "00, Try it",
             edit=("temperatures[found[first]]", "found[first]"),
+        ),
+        Mistake(
+            "the loss is turned round",
+            "A loss is the mean at the first temperature minus the mean at this one. The other way round it is a gain.",
+            "00, Meet the base model",
+            edit=("means[0] - mean for", "mean - means[0] for"),
+        ),
+        Mistake(
+            "a loss of just `drop` counts",
+            "The loss must be more than `drop`, so a loss that lies on the limit is none.",
+            "00, Try it",
+            edit=("min(lost[n:]) > drop", "min(lost[n:]) >= drop"),
         ),
     ],
     hints=[

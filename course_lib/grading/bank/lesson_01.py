@@ -126,6 +126,12 @@ TOKENS = Task(
             "01, The loss of SFT",
             edit=("return logps", "return -logps"),
         ),
+        Mistake(
+            "each row but the last is asked for its own token",
+            "Both lose their last entry, so row t still stands beside token t, which it has read already. It is the tokens' first that must go.",
+            "01, From logits to the log-probability of a text",
+            edit=("ids[:, 1:]", "ids[:, :-1]"),
+        ),
     ],
     hints=[
         "After `a banana is` the model's row speaks about `yellow`. Which of the two slices should drop its last entry, and which its first?",
@@ -271,6 +277,12 @@ REPLY = Task(
             "01, Sum or mean?",
             edit=("total / scored.sum(-1) if average else total", "total"),
         ),
+        Mistake(
+            "sum and mean are exchanged",
+            "With `average` the mean is asked for, without it the sum.",
+            "01, Sum or mean?",
+            edit=("total / scored.sum(-1) if average else total", "total if average else total / scored.sum(-1)"),
+        ),
     ],
     hints=[
         "Begin with the log-probability of every token but the first, as in task 01.1. Which column of the mask goes with which?",
@@ -381,6 +393,30 @@ PIECES = Task(
             "The loss is the sum of weight times loss. The plain mean of the losses is right only if all pieces are of one length.",
             "01, The loss of SFT",
             edit=("sum(weight * loss for weight, loss in zip(weights, losses))", "sum(losses) / len(losses)"),
+        ),
+        Mistake(
+            "the loss is right, and the weights are the numbers of tokens",
+            "Multiplied with these, the pieces' losses add up to the sum over all tokens. To add up to the mean each weight must be a share of all tokens.",
+            "01, The loss of SFT",
+            edit=('"weights": weights', '"weights": [float(count) for count in tokens]'),
+        ),
+        Mistake(
+            "the loss is right, and all weights are alike",
+            "With equal weights the products add up to the mean of the pieces' means, and so would the gradients. A piece weighs by its share of the tokens.",
+            "01, The loss of SFT",
+            edit=('"weights": weights', '"weights": [1 / len(tokens) for _ in tokens]'),
+        ),
+        Mistake(
+            "the weights add up to the number of pieces",
+            "Such weights are for a trainer that divides by the number of pieces afterwards. Here the products are to add up to the loss as they are.",
+            "01, The trainer",
+            edit=('"weights": weights', '"weights": [weight * len(tokens) for weight in weights]'),
+        ),
+        Mistake(
+            "each piece counts as one token",
+            "The sum of the pieces' means was divided by the number of tokens. A piece's mean must first be multiplied with its own number of tokens.",
+            "01, The loss of SFT",
+            edit=("count / total for", "1 / total for"),
         ),
     ],
     hints=[
@@ -519,6 +555,8 @@ def next_token_probs(logits, *, temperature, top_p):
     if temperature == 0:
         return F.one_hot(logits.argmax(), len(logits)).float()
     probs = (logits / temperature).softmax(-1)
+    if top_p == 1:
+        return probs
     ordered, order = probs.sort(descending=True)
     before = ordered.cumsum(-1) - ordered
     kept = ordered * (before < top_p)
@@ -534,6 +572,8 @@ def next_token_probs_one_by_one(logits, *, temperature, top_p):
     weights = [float(x) for x in torch.exp((logits - logits.max()) / temperature)]
     probs = [weight / sum(weights) for weight in weights]
     total = 0.0
+    if top_p == 1:
+        return torch.tensor(probs)
     for token in sorted(range(len(probs)), key=lambda n: -probs[n]):
         result[token] = probs[token]
         total += probs[token]
@@ -546,6 +586,8 @@ def next_token_probs_by_filtering_logits(logits, *, temperature, top_p):
     if temperature == 0:
         temperature = 1e-4
     scaled = logits / temperature
+    if top_p == 1:
+        return torch.exp(scaled - scaled.logsumexp(0))
     values, order = torch.sort(scaled, descending=True)
     count = int((values.softmax(0).cumsum(0) < top_p).sum()) + 1
     filtered = torch.full_like(scaled, float("-inf"))
@@ -578,12 +620,30 @@ def nucleus(draw: Draw, words: int, temperature: float) -> dict:
 
 
 def at_zero(draw: Draw):
-    return [{"logits": draw.distinct(4), "temperature": 0, "top_p": top_p} for top_p in (1.0, draw.number(0.4, 0.9))]
+    """The second likeliest token is just behind the likeliest, so that a low temperature is not the same as none."""
+    for top_p in (1.0, draw.number(0.4, 0.9)):
+        logits = draw.distinct(4, high=2.0)
+        likeliest, second = logits.topk(2).indices
+        logits[second] = logits[likeliest] - 0.01
+        yield {"logits": logits, "temperature": 0, "top_p": top_p}
 
 
 def temperature_alone(draw: Draw):
     for temperature in (draw.number(0.4, 0.7), draw.number(1.5, 2.5)):
         yield {"logits": draw.distinct(4, low=-2.0, high=2.0), "temperature": temperature, "top_p": 1.0}
+
+
+def unlikely_tokens(draw: Draw):
+    """In fp32 the probabilities from the likeliest down reach 1 at once, or pass it before the last."""
+    logits = draw.distinct(4, low=-1.0, high=1.0)
+    logits[draw.randint(1, 3)] += 46.0
+    yield {"logits": logits, "temperature": draw.number(0.8, 0.95), "top_p": 1.0}
+    while True:
+        logits = draw.distinct(5, low=-1.0, high=1.0)
+        logits[draw.randint(0, 3)] -= 40.0
+        if logits.softmax(-1).sort(descending=True).values.cumsum(-1)[-2] > 1:
+            yield {"logits": logits, "temperature": 1.0, "top_p": 1.0}
+            return
 
 
 def top_p_alone(draw: Draw):
@@ -613,6 +673,7 @@ DRAWING = Task(
     properties=[
         Property("at temperature 0 the likeliest token is certain", at_zero),
         Property("with top_p = 1 the temperature alone decides", temperature_alone),
+        Property("with top_p = 1 no token is lost, however unlikely", unlikely_tokens),
         Property("at temperature 1 top_p alone decides", top_p_alone),
         Property("the likeliest token is always kept", a_sure_model),
         Property("both together: first the temperature, then top_p", both),
@@ -678,12 +739,37 @@ DRAWING = Task(
             "01, Say something: sampling by hand",
             edit=("before < top_p", "ordered >= top_p"),
         ),
+        Mistake(
+            "at top_p = 1 unlikely tokens are lost",
+            "Sums in fp32 reach 1 long before the last token: the tokens behind that seem to have nothing left to add, and are cut off. At 1 there is nothing to cut.",
+            "01, Say something: sampling by hand",
+            edit=("    if top_p == 1:\n        return probs\n", ""),
+        ),
+        Mistake(
+            "at top_p = 1 what lies behind a rounded sum is lost",
+            "A sum in fp32 can come out a little above 1, and all tokens behind it are cut off. At 1 there is nothing to cut.",
+            "01, Say something: sampling by hand",
+            edit=[("    if top_p == 1:\n        return probs\n", ""), ("before < top_p", "before <= top_p")],
+        ),
+        Mistake(
+            "the token that reaches top_p is left out, and the likeliest kept by hand",
+            "The likeliest token is kept in any case, and that hides the error where the model is sure. Elsewhere the kept tokens have less than top_p together.",
+            "01, Say something: sampling by hand",
+            edit=("before < top_p", "(before + ordered < top_p) | (before == 0)"),
+        ),
+        Mistake(
+            "the mask of the sorted tokens lies on the unsorted ones",
+            "Entry 0 of that mask belongs to the likeliest token, not to token 0. Put the mask, or what it keeps, back in its place first.",
+            "01, A model is a table of next-token probabilities",
+            edit=[("kept = ordered * (before < top_p)", "kept = probs * (before < top_p)"), ("torch.zeros_like(probs).scatter(-1, order, kept)", "kept")],
+        ),
     ],
     hints=[
         "Treat temperature 0 first. Otherwise: divide, take the softmax, and sort the probabilities from the likeliest down, remembering where each came from.",
-        "A token is kept if those before it in that order have less than top_p together.",
+        "If top_p is 1, return the probabilities now. Otherwise a token is kept if those before it in that order have less than top_p together.",
         "Set the others to 0, divide by the sum of what is left, and put each back in its place (`scatter`, or a loop).",
     ],
+    atol=1e-30,  # an unlikely token is not a token with probability 0
     equivalent={"`before < top_p` -> `before <= top_p`": "no running sum lies on top_p"},
 )  # fmt: skip
 

@@ -97,6 +97,18 @@ FIRST_OVER_OTHERS = Task(
             "02, From choices to a reward",
             edit=("torch.sigmoid", ""),
         ),
+        Mistake(
+            "the logarithm of the chance",
+            "The loss needs this logarithm. Asked is the chance itself, a number between 0 and 1.",
+            "02, From choices to a reward",
+            edit=("torch.sigmoid", "F.logsigmoid"),
+        ),
+        Mistake(
+            "Pocket World's certainty is built in",
+            "The factor 3 belongs to this world's people and their gold reward. A Bradley-Terry reward is in nats: its difference goes into the sigmoid as it is.",
+            "02, How much do people agree here?",
+            edit=("rewards[0] - rewards[1:]", "3 * (rewards[0] - rewards[1:])"),
+        ),
     ],
     hints=[
         "Bradley and Terry look at two replies at a time, and only at one number of the two rewards. Which?",
@@ -218,6 +230,12 @@ READ_REWARDS = Task(
             "A sum of scores grows with the length of the reply. The reward is one score, at the last token.",
             "02, A reward model from scratch",
             edit=("scores.gather(1, last[:, None]).squeeze(1)", "(scores * attention_mask).sum(1)"),
+        ),
+        Mistake(
+            "the last column is read after masking",
+            "To multiply by the mask makes the scores of padding 0, but does not find the last real token: every reply that is padded on the right gets the reward 0.",
+            "02, A reward model from scratch",
+            edit=("scores.gather(1, last[:, None]).squeeze(1)", "(scores * attention_mask)[:, -1]"),
         ),
     ],
     hints=[
@@ -353,6 +371,12 @@ MARGIN_LOSS = Task(
             "02, From choices to a reward",
             edit=("F.logsigmoid(differences - margins)", "torch.log(torch.sigmoid(differences - margins))"),
         ),
+        Mistake(
+            "the margin is left out",
+            "This is the lesson's loss: a pair that is much better need not win by more than any other.",
+            "02, From choices to a reward",
+            edit=("differences - margins", "differences"),
+        ),
     ],
     hints=[
         "Begin with the lesson's loss, and give each pair a margin of its own: what is it for a pair that is only slightly better?",
@@ -469,6 +493,12 @@ CEILING = Task(
             "02, Where real pairs come from",
             edit=("label.mean()", "(label**2 + (1 - label) ** 2).mean()"),
         ),
+        Mistake(
+            "a flipped label is taken for a coin toss",
+            "A flip turns the label round for certain. It is right where the person was wrong, which is seldom, and not in half of the cases.",
+            "02, How much do people agree here?",
+            edit=("(1 - person) * flip_rate", "0.5 * flip_rate"),
+        ),
     ],
     hints=[
         "Take one pair. With which probability does a person choose the better of its replies? And what are the two ways in which the label can then name the better one?",
@@ -519,10 +549,14 @@ def of_seeds(draw: Draw, count: int) -> list[float]:
     return [round(-0.4 + 0.8 * step / (count - 1) + draw.number(-0.02, 0.02), 2) for step in steps]
 
 
-def a_filter(draw: Draw, name: str, unfiltered: list[float], gain: float, spread: float, refused="kept") -> dict:
+def a_filter(
+    draw: Draw, name: str, unfiltered: list[float], gain: float, spread: float, refused="kept", in_order=False
+) -> dict:
     """A filter that gains `gain` in the mean, with differences from `gain - spread` to `gain + spread`."""
     count = len(unfiltered)
     steps = draw.sample(range(count), count)
+    if in_order:  # the seed that is best without a filter gains most
+        steps = [sorted(unfiltered).index(before) for before in unfiltered]
     gains = [gain + spread * (2 * step / (count - 1) - 1) for step in steps]
     return {
         "name": name,
@@ -579,11 +613,21 @@ def at_the_limit(draw: Draw):
 
 
 def several_help(draw: Draw):
-    unfiltered = of_seeds(draw, 5)
-    less = a_filter(draw, NAMES[0], unfiltered, draw.number(0.12, 0.15), draw.number(0.03, 0.05))
-    more = a_filter(draw, NAMES[2], unfiltered, draw.number(0.25, 0.3), draw.number(0.03, 0.05))
-    yield a_choice(draw, unfiltered, [less, more])
-    yield a_choice(draw, unfiltered, [more, less])
+    """All are admissible. The one with the largest mean has neither the most refusals nor, each time, the largest
+    lower end, the largest mean in standard errors, or the best single seed."""
+    for pairs in (
+        [((0.12, 0.15), (0.02, 0.04)), ((0.2, 0.22), (0.17, 0.18))],  # a surer gain that is smaller
+        [((0.12, 0.14), (0.09, 0.1)), ((0.16, 0.17), (0.01, 0.02))],  # a smaller gain with a better best seed
+        [((0.12, 0.14), (0.01, 0.02)), ((0.27, 0.3), (0.08, 0.1))],  # surer, and yet with a smaller lower end
+    ):
+        unfiltered, times = of_seeds(draw, 5), draw.number(2.5, 2.9)
+        less, more = (
+            a_filter(draw, name, unfiltered, draw.number(*gain, 3), draw.number(*spread, 3), in_order=True)
+            for name, (gain, spread) in zip((NAMES[0], NAMES[2]), pairs)
+        )
+        less["unsafe_refused"], more["unsafe_refused"] = draw.number(0.6, 0.7), draw.number(0.45, 0.55)
+        for filters in ([less, more], [more, less]):
+            yield a_choice(draw, unfiltered, filters) | {"times": times}
 
 
 CHOOSE_FILTER = Task(
@@ -607,43 +651,43 @@ CHOOSE_FILTER = Task(
         Mistake(
             "the mean alone decides",
             "A few seeds often have a mean above 0 by luck. The interval says whether luck explains it: it must lie above 0 as a whole.",
-            "02, Should pairs be filtered?",
+            "01, What SFT forgets",
             edit=("if lows[each[\"name\"]] > 0", "if mean > 0"),
         ),
         Mistake(
             "the upper end of the interval decides",
             "An upper end above 0 says that the filter may help. To be shown to help, the lower end must lie above 0.",
-            "02, Should pairs be filtered?",
+            "01, What SFT forgets",
             edit=("mean - times * error", "mean + times * error"),
         ),
         Mistake(
             "the seeds are not paired",
             "Seeds differ from one another far more than filters do. Both runs of a seed share its luck, and it falls out of their difference.",
-            "02, Should pairs be filtered?",
+            "06, Is there an ordering?",
             edit=("differences.std(ddof=1) / math.sqrt(len(differences))", "math.sqrt((np.var(each[\"gold\"], ddof=1) + np.var(unfiltered, ddof=1)) / len(differences))"),
         ),
         Mistake(
             "the standard deviation, not the standard error",
-            "The standard deviation says how far one seed strays, the standard error how far the mean of several does: it is smaller by the root of their number.",
-            "02, Should pairs be filtered?",
+            "The standard deviation says how far one seed strays from the mean. The standard error says how far the mean of all n would stray if everything were run again: the seeds' luck cancels in part, and it is smaller by the root of n.",
+            "06, Is there an ordering?",
             edit=(" / math.sqrt(len(differences))", ""),
         ),
         Mistake(
             "divided by the number of seeds, not by its root",
-            "Variances add up, so the mean of n seeds strays by the standard deviation over the root of n.",
-            "02, Should pairs be filtered?",
+            "Variances add up: the sum of n seeds strays by the root of n standard deviations, so their mean strays by one standard deviation over the root of n. Four times as many seeds only halve it.",
+            "03, Way two: climb",
             edit=("math.sqrt(len(differences))", "len(differences)"),
         ),
         Mistake(
             "the standard deviation divides by n",
-            "Deviations from a sample's own mean come out too small. Dividing by n - 1 makes up for it, and with few seeds it matters.",
-            "02, Should pairs be filtered?",
+            "The mean was made of the same few seeds and lies in their middle, so their distances from it come out too small. Dividing by n - 1 makes up for it: with three seeds that is a factor of 1.2.",
+            "06, Is there an ordering?",
             edit=("ddof=1", "ddof=0"),
         ),
         Mistake(
             "one standard error, not `times` of them",
-            "One standard error to each side holds the true mean in about two cases of three. How many are asked for is given.",
-            "02, Should pairs be filtered?",
+            "With many seeds one standard error to each side holds the true mean in about two cases of three, with few in fewer still. How many are asked for is given.",
+            "06, Is there an ordering?",
             edit=("times * error", "error"),
         ),
         Mistake(
@@ -669,6 +713,42 @@ CHOOSE_FILTER = Task(
             "Compare all admissible filters before you choose.",
             "02, Should pairs be filtered?",
             edit=("max(admissible, key=means.get, default=None)", "(admissible + [None])[0]"),
+        ),
+        Mistake(
+            "the largest lower end decides",
+            "The lower end has said already whether a filter is shown to help. Among those that are, it prefers a small gain that is known well to a larger one that is known less well.",
+            "02, Should pairs be filtered?",
+            edit=("key=means.get", "key=lows.get"),
+        ),
+        Mistake(
+            "the surest gain decides",
+            "The mean in standard errors says how sure it is that a filter helps at all, not by how much. That question is settled before the filters are compared.",
+            "02, Should pairs be filtered?",
+            edit=("key=means.get", "key=lambda name: means[name] / (means[name] - lows[name])"),
+        ),
+        Mistake(
+            "the best single seed decides",
+            "One seed's difference holds that seed's luck, and the best of several holds the most (as the upper end of an interval does). What another seed may expect is the mean.",
+            "02, Should pairs be filtered?",
+            edit=("key=means.get", 'key=lambda name: max(np.array(next(each["gold"] for each in filters if each["name"] == name)) - np.array(unfiltered))'),
+        ),
+        Mistake(
+            "the most refusals decide",
+            "Enough refusals are a condition. Among the filters that meet it, and are shown to help, the largest mean difference decides.",
+            "02, Should pairs be filtered?",
+            edit=("key=means.get", 'key=lambda name: next(each["unsafe_refused"] for each in filters if each["name"] == name)'),
+        ),
+        Mistake(
+            "the interval is not looked at",
+            "To be used a filter must be shown to help: the lower end of its interval must lie above 0. Enough refusals alone say nothing of the reward.",
+            "01, What SFT forgets",
+            edit=('lows[each["name"]] > 0 and ', ""),
+        ),
+        Mistake(
+            "a share of refusals on the limit is too little",
+            "`least_refused` is the least that is accepted, so a share that lies on it is enough.",
+            "02, Should pairs be filtered?",
+            edit=('each["unsafe_refused"] >= least_refused', 'each["unsafe_refused"] > least_refused'),
         ),
     ],
     hints=[

@@ -194,8 +194,16 @@ def several_prompts(draw: Draw):
 
 
 def low_price(draw: Draw):
-    yield worlds(draw, 1, 2, low=2.0, high=3.0, beta=draw.choice([0.015, 0.02]))
-    yield worlds(draw, 2, 3, low=2.0, high=3.0, beta=draw.choice([0.015, 0.02]))
+    """The best replies' exp(r / beta) overflow in fp32. Each prompt's worst probability underflows, and so do all of
+    one prompt beside those of the other."""
+    best = draw.number(3.0, 3.3)
+    prompts = [
+        [top, round(top - draw.number(2.4, 2.8), 2), round(top - draw.number(0.5, 0.9), 2)]
+        for top in (best, round(best - draw.number(2.4, 2.8), 2))
+    ]
+    mixed = torch.tensor([draw.sample(each, 3) for each in draw.sample(prompts, 2)])
+    for rewards in (torch.tensor(prompts[:1])[:, :2], mixed):
+        yield worlds(draw, *rewards.shape, rewards=rewards, beta=draw.choice([0.015, 0.02]))
 
 
 OPTIMAL_POLICY = Task(
@@ -279,6 +287,30 @@ OPTIMAL_POLICY = Task(
             "In fp32 exp(89) is infinite, and a reward of 2 at beta 0.02 is an exponent of 100. `torch.logsumexp` takes the largest out first.",
             "03, Beta's two ends",
             edit=("torch.logsumexp(scores, dim=-1, keepdim=True)", "torch.log(torch.exp(scores).sum(dim=-1, keepdim=True))"),
+        ),
+        Mistake(
+            "the lesson's three lines as they stand",
+            "Weights, their sum, the logarithm of their quotient: right on paper, and at this price infinity over infinity in fp32. Put the logarithm into the lines: what is divided there is subtracted.",
+            "03, The best policy in three lines",
+            edit=("return scores - log_z", "weights = ref_logps.exp() * (rewards / beta).exp()\n    return (weights / weights.sum(dim=-1, keepdim=True)).log()"),
+        ),
+        Mistake(
+            "the probabilities underflow",
+            "Below about exp(-103) a probability is 0 in fp32, and its logarithm minus infinity, although the logarithm itself is a plain number. Never leave logarithms: subtract ln Z from the scores.",
+            "03, Beta's two ends",
+            edit=("return scores - log_z", "return (scores - log_z).exp().log()"),
+        ),
+        Mistake(
+            "one maximum for the whole batch",
+            "To take the largest exponent out keeps exp finite, but each prompt needs its own: beside a prompt with higher rewards all of another's exponentials are 0, and ln Z is minus infinity.",
+            "03, Way one: see Z cancel",
+            edit=("torch.logsumexp(scores, dim=-1, keepdim=True)", "scores.max() + (scores - scores.max()).exp().sum(dim=-1, keepdim=True).log()"),
+        ),
+        Mistake(
+            "one maximum for the whole batch, and probabilities between",
+            "Beside a prompt with higher rewards all weights of another are 0 in fp32, and so is their sum. Take out each prompt's own largest exponent, and stay with logarithms to the end.",
+            "03, Way one: see Z cancel",
+            edit=("return scores - log_z", "weights = (scores - scores.max()).exp()\n    return (weights / weights.sum(dim=-1, keepdim=True)).log()"),
         ),
     ],
     hints=[
@@ -545,6 +577,18 @@ RELATIVE_ERROR = Task(
             "03, Beta's two ends",
             edit=[("ref_logps + rewards / beta", "ref_logps + rewards * beta"), ("(rewards / beta - log_z)", "(rewards * beta - log_z)")],
         ),
+        Mistake(
+            "all replies count alike, in Z too",
+            "This is the spread of exp(r / beta) over the listed replies. Mean and variance are over what the reference says: a reply counts as often as it gives it.",
+            "03, Then why train at all?",
+            edit=[("torch.logsumexp(ref_logps + rewards / beta, dim=0)", "torch.logsumexp(rewards / beta, dim=0) - math.log(len(rewards))"), ("(ref_logps.exp() * (ratios - 1) ** 2).sum()", "((ratios - 1) ** 2).mean()")],
+        ),
+        Mistake(
+            "the listed replies are taken for a sample",
+            "torch's `std` and `mean` treat the K replies as K draws, all alike. They are all the replies there are, and each counts as often as the reference gives it.",
+            "03, Then why train at all?",
+            edit=[("torch.logsumexp(ref_logps + rewards / beta, dim=0)", "torch.logsumexp(rewards / beta, dim=0) - math.log(len(rewards))"), ("(ref_logps.exp() * (ratios - 1) ** 2).sum()", "((ratios - 1) ** 2).sum() / (len(ratios) - 1)")],
+        ),
     ],
     hints=[
         "First one sample. It returns exp(r / beta) of a reply that is drawn with the reference's probability. What are the mean and the variance of that number?",
@@ -658,7 +702,7 @@ CHOOSE_AIM = Task(
         ),
         Mistake(
             "DPO's optimum is read off where no reward explains the shares",
-            "There no policy predicts all three shares: h_ab and h_bc read off two of them belie the third.",
+            "There no policy predicts all three shares: the h_ab and h_bc that predict two of them belie the third.",
             "03, Where is its minimum?",
             edit=[("    if abs(around) > tolerance:\n", "    if False:\n")],
         ),
@@ -685,6 +729,36 @@ CHOOSE_AIM = Task(
             "A pair alone would have its minimum at (p - 1/2) / beta. Three pairs share three replies: a win rate is over all of them.",
             "03, One: annotators who never disagree",
             edit=("[(wins_a - wins_b) / 3, (wins_b - wins_c) / 3]", "[p_ab - 0.5, p_bc - 0.5]"),
+        ),
+        Mistake(
+            "beta is missing in DPO's h",
+            "DPO predicts the share sigmoid(beta * h), so the log-odds of the share are beta * h. To get h divide them by beta.",
+            "03, Where is its minimum?",
+            edit=("[d_ab, d_bc]", "[d_ab * beta, d_bc * beta]"),
+        ),
+        Mistake(
+            "a sum just at the tolerance counts as beyond it",
+            "Three coin tosses have the sum 0, and with a tolerance of 0 they are explained by equal rewards. The limit itself belongs to DPO.",
+            "03, Preferences need only differences",
+            edit=("abs(around) > tolerance", "abs(around) >= tolerance"),
+        ),
+        Mistake(
+            "the two methods are exchanged",
+            "A sum of about 0 means that rewards explain the shares. Then both families aim at one policy, and DPO finds it.",
+            "03, Where is its minimum?",
+            edit=("abs(around) > tolerance", "abs(around) <= tolerance"),
+        ),
+        Mistake(
+            "the one half of IPO's target comes in again",
+            "1 / (2 beta) is the target of a single pair that one reply always wins. In the closed form it is in the win rates already.",
+            "03, One: annotators who never disagree",
+            edit=("[(wins_a - wins_b) / 3, (wins_b - wins_c) / 3]", "[(wins_a - wins_b) / 6, (wins_b - wins_c) / 6]"),
+        ),
+        Mistake(
+            "p_ca is read as a's share in the win rates",
+            "p_ca is how often c is preferred to a: it counts for c, and 1 - p_ca for a.",
+            "03, One: annotators who never disagree",
+            edit=("p_ab + (1 - p_ca), p_bc + (1 - p_ab), p_ca + (1 - p_bc)", "p_ab + p_ca, p_bc + (1 - p_ab), (1 - p_ca) + (1 - p_bc)"),
         ),
     ],
     hints=[

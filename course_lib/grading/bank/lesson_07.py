@@ -76,12 +76,12 @@ REINFORCE = Task(
     minutes=15,
     reference=reinforce_loss,
     also_correct=[reinforce_reply_by_reply],
-    gradient_of=("logps", "ref_logps", "scores"),
+    gradient_of=("logps",),
     properties=[
-        Property("of two replies the better one is made likelier, the worse one less likely", two_replies),
+        Property("of two replies the better one is made likelier, the worse one less likely, by its advantage", two_replies),
         Property("replies that earn the same pull nowhere", equal_rewards),
-        Property("a reply that has moved away from the reference pays for it", moved_replies),
-        Property("prompt and padding do not count", padded_replies),
+        Property("a reply that has moved away from the reference pays for it, and is pulled by what is left", moved_replies),
+        Property("each reply's own tokens are pulled by its advantage; prompt and padding are not", padded_replies),
     ],
     mistakes=[
         Mistake(
@@ -101,6 +101,12 @@ REINFORCE = Task(
             "The baseline is what a reply of this batch earns on average, and that is its score less its price. The mean of the scores alone leaves the same offset in every advantage.",
             "07, What a baseline is for",
             edit=("rewards - rewards.mean()", "rewards - scores.mean()"),
+        ),
+        Mistake(
+            "the baseline leaves the reply itself out",
+            "The mean of what the *other* replies earn is a good baseline too (RLOO, lesson 10), and makes each advantage B / (B - 1) times as large. Asked for is the mean over all replies of the batch.",
+            "07, What a baseline is for",
+            edit=("(rewards - rewards.mean())", "(rewards - (rewards.sum() - rewards) / (len(rewards) - 1))"),
         ),
         Mistake(
             "the minus in front is missing",
@@ -125,6 +131,12 @@ REINFORCE = Task(
             "Beta says how much reward a nat of distance costs. Without it a nat always costs 1.",
             "07, A price for distance",
             edit=("beta * log_ratios", "log_ratios"),
+        ),
+        Mistake(
+            "the price is added to the loss, not taken off the reward",
+            "Differentiated there, a sampled log-ratio pulls every reply that was drawn down alike, near or far, and over many draws that adds up to nothing. As part of the reward it tells replies that went far from those that did not.",
+            "07, A price for distance",
+            edit=[("scores - beta * log_ratios", "scores"), ("(logps * mask).sum(-1)).mean()", "(logps * mask).sum(-1)).mean() + beta * log_ratios.mean()")],
         ),
         Mistake(
             "the mask is forgotten",
@@ -811,13 +823,19 @@ TOLERANCE = 0.001
 
 
 def a_rollout(draw: Draw, kind: str, steps: int) -> list[float]:
+    """`kind`: a fault, or "fine", where all later steps move; else which of the later steps alone do."""
     rounding = [round(1 + draw.randint(1, 20) / 1e6, 6) for _ in range(steps)]
     if kind == "still":
         return rounding
+    moving = {"second": [1], "last": [steps - 1], "between": range(2, steps - 1)}.get(kind)
+    if moving:
+        return [draw.number(1.02, 1.6) if step in moving else each for step, each in enumerate(rounding)]
     later = sorted(draw.number(1.02, 1.6) for _ in range(steps - 1))
     if kind == "fine":
         return [rounding[0], *later]
     off = draw.number(1.2, 9.0)
+    if kind == "start, then still":
+        return [off, *rounding[1:]]
     return [off, *(round(off * each, 2) for each in later)]
 
 
@@ -831,9 +849,22 @@ def fine_runs(draw: Draw):
     yield noted(draw, *["fine"] * 3, steps=4)
 
 
+def moving_in_one_step(draw: Draw):
+    for kind in ("second", "last"):
+        yield noted(draw, kind, "fine", steps=3)
+    yield noted(draw, "fine", "between", steps=4)
+
+
+def exactly_one(draw: Draw):
+    fine = noted(draw, "fine", "fine", steps=2)
+    fine["largest_ratios"][::2] = [1.0, 1.0]
+    yield fine
+
+
 def wrong_from_the_start(draw: Draw):
     yield noted(draw, "start", steps=3)
     yield noted(draw, *["start"] * 3, steps=3)
+    yield noted(draw, "start, then still", steps=3)
 
 
 def wrong_later(draw: Draw):
@@ -863,6 +894,8 @@ FIRST_FAULT = Task(
     also_correct=[first_fault_by_array],
     properties=[
         Property("a run that is as it should be has no fault", fine_runs),
+        Property("neither has one whose ratios are exactly 1 at the start of each rollout", exactly_one),
+        Property("a rollout in which a single step has moved something does not stand still", moving_in_one_step),
         Property("a first step whose ratio is not 1 is a fault", wrong_from_the_start),
         Property("it is one in later rollouts too", wrong_later),
         Property("a rollout whose steps move nothing is a fault", never_moving),
@@ -904,6 +937,30 @@ FIRST_FAULT = Task(
             "A ratio that is not 1 before the first step says that the old log-probabilities are not those of the policy that drew the tokens.",
             "07, PPO, whole",
             edit=("if moved[0]:", "if False:"),
+        ),
+        Mistake(
+            "one still step is enough",
+            "At a rate that rises from 0, or where no token of a minibatch has moved, single steps show a ratio of 1. A rollout stands still if *none* of its steps shows another one.",
+            "07, Using a rollout more than once",
+            edit=("if not any(moved):", "if not all(moved[1:]):"),
+        ),
+        Mistake(
+            "the second step alone says whether it stands still",
+            "The second step may still be at 1 where a later one is not: all entries of the rollout are to be 1.",
+            "07, Using a rollout more than once",
+            edit=("if not any(moved):", "if not moved[1]:"),
+        ),
+        Mistake(
+            "the last step alone says whether it stands still",
+            "Each entry is the largest ratio of one minibatch. The last one may be at 1 where an earlier one was not: all entries of the rollout are to be 1.",
+            "07, Using a rollout more than once",
+            edit=("if not any(moved):", "if not moved[-1]:"),
+        ),
+        Mistake(
+            "a rollout that starts wrong is called still if nothing moves after that",
+            "It stands still only if *all* its entries are 1, the first one too. If the first is not, that is the fault.",
+            "07, Using a rollout more than once",
+            edit=[("if moved[0]:", "if moved[0] and any(moved[1:]):"), ("if not any(moved):", "if not any(moved[1:]):")],
         ),
         Mistake(
             "standing still counts only if the whole run does",

@@ -42,6 +42,20 @@ def do_without_by_savings(weights, *, bytes_each, room, program):
     return {"without": None, "gib": min(size for _, size in allowed)}
 
 
+def do_without_as_little_as_possible(weights, *, bytes_each, room, program):
+    w, a_trained_weight = bytes_each["weight"], sum(bytes_each.values())
+    total = (weights["actor"] + weights["critic"]) * a_trained_weight + (weights["reward"] + weights["reference"]) * w
+    by_reward, by_critic = weights["reward"] * w, weights["critic"] * a_trained_weight
+    options = [("nothing", total), ("critic", total - by_critic)]
+    if program:
+        options += [("reward", total - by_reward), ("both", total - by_reward - by_critic)]
+    options.sort(key=lambda option: -option[1])
+    for name, size in options:
+        if size / 2**30 <= room:
+            return {"without": name, "gib": size / 2**30}
+    return {"without": None, "gib": options[-1][1] / 2**30}
+
+
 WIDTHS = (
     {"weight": 2, "gradient": 2, "moments": 8},
     {"weight": 4, "gradient": 4, "moments": 8},
@@ -89,6 +103,14 @@ def the_critic_is_the_larger_saving(draw: Draw):
     yield with_room(models, held(models, "critic"), held(models, "reward"), True)
 
 
+def the_reward_model_is_the_larger_saving(draw: Draw):
+    """A critic so small beside the reward model that most is held without the critic."""
+    for program in (True, False):
+        models = four_models(draw)
+        models["weights"] |= {"critic": draw.randint(4, 8) * 1e8, "reward": draw.randint(65, 90) * 1e8}
+        yield with_room(models, held(models, "critic"), held(models), program)
+
+
 def both_must_go(draw: Draw):
     for program in (True, False):
         models = four_models(draw)
@@ -120,6 +142,7 @@ DO_WITHOUT = Task(
         Property("where all four fit, all four are held", all_four_fit),
         Property("a reward model goes first, but only where a program can judge", one_too_many),
         Property("where that is not enough, the critic is shared", the_critic_is_the_larger_saving),
+        Property("the order decides, not how much is saved", the_reward_model_is_the_larger_saving),
         Property("where neither is enough, both go, if they may", both_must_go),
         Property("where nothing helps, the answer is None, with what would still be needed", nothing_helps),
         Property("a room that is filled exactly is large enough", filled_exactly),
@@ -181,7 +204,7 @@ DO_WITHOUT = Task(
         ),
         Mistake(
             "the critic goes first",
-            "It saves more, but the order asked for is another: a reward model that a program can replace is given up before the critic's own body.",
+            "As a rule it saves more, but the order asked for is another: a reward model that a program can replace is given up before the critic's own body.",
             "08, Doing without",
             edit=('"reward": ["reward"], "critic": ["critic"]', '"critic": ["critic"], "reward": ["reward"]'),
         ),
@@ -190,6 +213,42 @@ DO_WITHOUT = Task(
             "What fits may stay: only as much is given up as the room demands.",
             "08, Doing without",
             edit=("in choices.items()", "in reversed(choices.items())"),
+        ),
+        Mistake(
+            "the largest arrangement that fits is taken",
+            "The order asked for is another: beside a large reward model a small critic is the smaller saving, and still the reward model goes first.",
+            "08, Doing without",
+            function=do_without_as_little_as_possible,
+        ),
+        Mistake(
+            "what fills the room exactly counts as too large",
+            "What holds exactly as much as `room` fits: the comparison is <=.",
+            "08, Doing without",
+            edit=("gib <= room", "gib < room"),
+        ),
+        Mistake(
+            "if nothing fits, no number is given",
+            "The choice is None then, the number is not: it says how much the smallest arrangement that is allowed would need.",
+            "08, Doing without",
+            edit=('None, "gib": gib}', 'None, "gib": None}'),
+        ),
+        Mistake(
+            "if nothing fits, the number is that of all four models",
+            "Asked for is the least that would be needed: what the smallest arrangement that is allowed would hold.",
+            "08, Doing without",
+            edit=('None, "gib": gib}', 'None, "gib": sum(count * each[name] for name, count in weights.items()) / 2**30}'),
+        ),
+        Mistake(
+            "if nothing fits, the number leaves the reward model out although no program can judge",
+            "The smallest arrangement that is *allowed* counts. Where no program can judge, the reward model stays in it.",
+            "08, Doing without",
+            edit=('None, "gib": gib}', 'None, "gib": (weights["actor"] * trained + weights["reference"] * frozen) / 2**30}'),
+        ),
+        Mistake(
+            "if nothing fits, the number is what is missing",
+            "Asked for is what the smallest arrangement would hold in all, not by how much that exceeds the room.",
+            "08, Doing without",
+            edit=('None, "gib": gib}', 'None, "gib": gib - room}'),
         ),
         Mistake(
             "the smallest arrangement is chosen although it does not fit",
@@ -639,6 +698,12 @@ CRITIC = Task(
             "With so few replies a level of 0.02 cannot be told from none.",
             "07, Is a critic any good here?",
             edit=[("level > margin", "level > 0"), ("level < -margin", "level < 0")],
+        ),
+        Mistake(
+            "a level that lies on a limit counts as beyond it",
+            "`explains` is above the margin, `misleads` below minus the margin: a level on either limit says nothing.",
+            "07, Is a critic any good here?",
+            edit=[("level > margin", "level >= margin"), ("level < -margin", "level <= -margin")],
         ),
         Mistake(
             "below 0 passes for nothing",

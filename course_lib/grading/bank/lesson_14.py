@@ -91,6 +91,12 @@ AUDIT = Task(
             edit=("backward = 2 if lora else 4", "backward = 0"),
         ),
         Mistake(
+            "LoRA is counted without a backward pass",
+            "Frozen weights get no gradient, but the gradient goes *through* them to the adapters below: 2 FLOPs per weight and token, for that of the inputs.",
+            "14, Claims to test",
+            edit=("2 if lora else 4", "0 if lora else 4"),
+        ),
+        Mistake(
             "LoRA is counted like full training",
             "Frozen weights need no gradient of their own: of the two gradients in the backward pass only that of the inputs is left.",
             "14, Claims to test",
@@ -185,6 +191,12 @@ def no_cache(draw: Draw):
     return [a_step(draw, width, None, sequences) for width, sequences in ((2.0, 1), (1.0, 1), (1.0, 16))]
 
 
+def not_whole(draw: Draw):
+    """The weights in 4 bits and no cache: decoding turns at a quarter of the ridge, which is no whole number."""
+    for rest in (1, 3):
+        yield a_step(draw, 0.5, None) | {"ridge": 4.0 * draw.randint(25, 70) + rest}
+
+
 def fewer_bytes(draw: Draw):
     first = a_step(draw, 4.0, (0.2, 0.6))
     return [first | {"bytes_per_weight": width} for width in (4.0, 2.0, 1.0, 0.5)]
@@ -209,6 +221,7 @@ DECODING = Task(
     also_correct=[decoding_step_by_limit],
     properties=[
         Property("without a cache, a step has 2 FLOPs per sequence for the bytes of a weight", no_cache),
+        Property("the number at which it turns is not rounded", not_whole),
         Property("weights of half the bytes halve the number of sequences at which decoding turns", fewer_bytes),
         Property("a longer cache lowers the intensity and puts off the turn", a_longer_cache),
         Property("where a sequence's cache takes longer to read than its token to compute, decoding never turns", never),
@@ -231,6 +244,12 @@ DECODING = Task(
             "Weights are shared by all sequences; a cache is read for its own sequence alone, so its bytes grow with the batch.",
             "14, Llama-3-8B on an H100",
             edit=[("shared = bytes_per_weight * weights", "shared = bytes_per_weight * weights + cache_bytes"), ("own = cache_bytes", "own = 0.0")],
+        ),
+        Mistake(
+            "the intensity counts the cache of one sequence",
+            "Each sequence's keys and values are read for it alone: a step of n sequences reads n caches.",
+            "14, Llama-3-8B on an H100",
+            edit=("(shared + sequences * own)", "(shared + own)"),
         ),
         Mistake(
             "the weights are read once for each sequence",
@@ -267,6 +286,30 @@ DECODING = Task(
             "A negative number of sequences means that no number is enough: each sequence brings more to read than to compute.",
             "14, Llama-3-8B on an H100",
             edit=(" if ridge * own < flops else None", ""),
+        ),
+        Mistake(
+            "infinity stands where decoding never turns",
+            "Where no number is enough, asked for is None. Infinity passes for a number in every comparison and sum that follows.",
+            "14, Llama-3-8B on an H100",
+            edit=("flops else None", "flops else math.inf"),
+        ),
+        Mistake(
+            "the number of sequences is rounded",
+            "The number is asked unrounded: it says where two lines cross, and that need not be at a whole sequence.",
+            "14, Llama-3-8B on an H100",
+            edit=("turns_at = ridge * shared / (flops - ridge * own)", "turns_at = round(ridge * shared / (flops - ridge * own))"),
+        ),
+        Mistake(
+            "the number of sequences is rounded down",
+            "With the whole number below, decoding still waits for bytes. The number is asked unrounded.",
+            "14, Llama-3-8B on an H100",
+            edit=("turns_at = ridge * shared / (flops - ridge * own)", "turns_at = math.floor(ridge * shared / (flops - ridge * own))"),
+        ),
+        Mistake(
+            "the number of sequences is rounded up",
+            "The next whole sequence is the first with which decoding is bound by arithmetic, but the number is asked unrounded.",
+            "14, Llama-3-8B on an H100",
+            edit=("turns_at = ridge * shared / (flops - ridge * own)", "turns_at = math.ceil(ridge * shared / (flops - ridge * own))"),
         ),
     ],
     hints=[
@@ -607,10 +650,16 @@ def menu(draw: Draw) -> dict[str, dict]:
     return {name: {"name": name} | dict(zip(keys, row, strict=True)) for name, row in rows.items()}
 
 
-def a_night(draw: Draw, order: str, largest: str, slowest: str, tight=1.0) -> dict:
-    """Limits under which `largest` and all smaller methods fit the memory, and `slowest` and all faster ones the night."""
+def a_night(draw: Draw, order: str, largest: str, slowest: str, tight=1.0, sampler="fast") -> dict:
+    """Limits under which `largest` and all smaller methods fit the memory, and `slowest` and all faster ones the night.
+
+    A slow sampler takes longer than all passes together.
+    """
     parameters, tokens = draw.number(2, 9, 1) * 1e9, draw.number(60, 200, 0) * 1e6
     flops, decoding = draw.number(200, 400, 0) * 1e12, draw.number(4000, 9000, 0)
+    if sampler == "slow":
+        parameters, tokens = draw.number(1, 2, 1) * 1e9, draw.number(20, 60, 0) * 1e6
+        flops, decoding = draw.number(800, 1000, 0) * 1e12, draw.number(1000, 2000, 0)
     table = menu(draw)
     needs = {}
     for name, m in table.items():
@@ -643,6 +692,14 @@ def the_night_decides(draw: Draw):
     yield a_night(draw, "RLOO DPO", "PPO", "DPO")
     yield a_night(draw, "PPO RLOO SimPO DPO", "PPO", "RLOO")
     yield a_night(draw, "PPO DPO", "PPO", "SimPO")
+    yield a_night(draw, "RLOO DPO", "PPO", "DPO", sampler="slow")
+    yield a_night(draw, "RLOO PPO DPO", "PPO", "RLOO", sampler="slow")
+
+
+def behind_the_chosen(draw: Draw):
+    yield a_night(draw, "SimPO PPO", "DPO", "PPO")
+    yield a_night(draw, "DPO RLOO SimPO", "PPO", "DPO")
+    yield a_night(draw, "PPO SimPO DPO RLOO", "SimPO", "RLOO")
 
 
 def both_or_nothing(draw: Draw):
@@ -663,6 +720,7 @@ TONIGHT = Task(
         Property("where all fit, the first in the list is chosen", all_fit),
         Property("a method whose states are too large is ruled out, by so many GB", memory_decides),
         Property("a method that takes too long is ruled out, by so many hours", the_night_decides),
+        Property("a method that does not fit is ruled out behind the chosen one as well", behind_the_chosen),
         Property("a method can break both limits, and no method may be left", both_or_nothing),
     ],
     mistakes=[
@@ -689,6 +747,12 @@ TONIGHT = Task(
             "A method that learns from its own replies must write them first, token by token.",
             "14, A whole step",
             edit=("sampling = method[\"decoded\"] * tokens / decoding", "sampling = 0.0"),
+        ),
+        Mistake(
+            "the longer of passes and decoding counts, not their sum",
+            "A rollout is decoded first, and then the models pass over it: the hours add up.",
+            "14, A whole step",
+            edit=("(passes + sampling) / 3600", "max(passes, sampling) / 3600"),
         ),
         Mistake(
             "the prompts are decoded too",
@@ -719,6 +783,12 @@ TONIGHT = Task(
             "A frozen model has no backward pass, but its forward pass costs 2 FLOPs per weight and token.",
             "14, Claims to test",
             edit=("+ 2 * method[\"frozen\"]\n", "\n"),
+        ),
+        Mistake(
+            "nothing is said of the methods behind the chosen one",
+            "Every method that does not fit is to be listed, whatever its place. The list is read to its end, also when the choice is made.",
+            "14, What it costs",
+            edit=('            chosen = method["name"]\n', '            chosen = method["name"]\n            break\n'),
         ),
         Mistake(
             "the fastest is chosen, not the first",
@@ -771,12 +841,23 @@ def a_cluster(draw: Draw, gpus: int, batches: int, together: int, whole: float) 
     return {"lengths": tensor, "together": together, "longest": longest}
 
 
+def a_changing_laggard(draw: Draw, gpus: int, batches: int, together: int, whole: float) -> dict:
+    """A cluster in which not the same GPU is the slowest one in every batch, cut off or not."""
+    while True:
+        found = a_cluster(draw, gpus, batches, together, whole)
+        longest = found["lengths"].reshape(gpus, batches, together).amax(-1)
+        by_batch = longest.clamp(max=found["longest"]).amax(0).sum()
+        if by_batch > 1.03 * longest.clamp(max=found["longest"]).sum(-1).max():
+            return found
+
+
 def nobody_to_wait_for(draw: Draw):
     return [a_cluster(draw, 1, 1, 3, 1.0), a_cluster(draw, 1, 2, 2, 1.0)]
 
 
 def without_a_cut(draw: Draw):
-    return [a_cluster(draw, *sizes, 1.0) for sizes in ((2, 1, 2), (2, 2, 3), (3, 3, 2))]
+    first = [a_cluster(draw, *sizes, 1.0) for sizes in ((2, 1, 2), (2, 2, 3))]
+    return [*first, a_changing_laggard(draw, 2, 2, 2, 1.0), a_changing_laggard(draw, 3, 3, 2, 1.0)]
 
 
 def with_a_cut(draw: Draw):
@@ -835,6 +916,12 @@ STRAGGLERS = Task(
             "All must meet to add up their gradients, so the step ends with the slowest GPU.",
             "14, Thousands of GPUs",
             edit=("\"steps\": own.max()", "\"steps\": own.mean()"),
+        ),
+        Mistake(
+            "the GPUs meet after each batch",
+            "They meet once, when all batches are done: a GPU that is slow in one batch may be quick in the next. Meeting each time, they would wait for the longest reply of every batch.",
+            "14, Thousands of GPUs",
+            edit=[("1 - own.mean() / own.max()", "1 - own.mean() / batches.amax((0, 2)).sum()"), ("\"steps\": own.max()", "\"steps\": batches.amax((0, 2)).sum()")],
         ),
         Mistake(
             "the steps of all GPUs are added up",
