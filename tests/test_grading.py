@@ -14,6 +14,7 @@ from course_lib.grading.comparing import agree, shown, size
 from course_lib.grading.display import Report
 from course_lib.grading.mutation import mutants
 from course_lib.grading.notebook import packed
+from course_lib.grading.outcomes import read
 from course_lib.grading.proof import doubled, faults, proof_of, survivors, verdict_on, worthless
 from course_lib.grading.records import load, next_hint, progress_file, record
 from course_lib.grading.worker import decode, encode, outcome
@@ -212,6 +213,20 @@ def test_inputs_are_shown_short_and_counted():
     assert size({"a": torch.zeros(2, 3), "b": [1, 2]}) == 8
 
 
+EMPTY_BUT_WIDE = {"array": "", "dtype": "float32", "shape": [10**9, 0]}
+FORGED = [
+    7, [], {"undefined": 7}, {"error": "x"}, {"value": 1}, {"value": EMPTY_BUT_WIDE}, {"value": {"list": [None] * 30_000}},
+    {"value": None, "changed": [[1], "a"]}, {"error": {"message": "\ud800\x1b"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", FORGED)
+def test_whatever_a_worker_sends_becomes_an_outcome(raw):
+    found = read(raw)
+    text = f"{found.error}{found.undefined}{found.changed}"
+    assert text.encode("utf-8") and text.isprintable() and not isinstance(found.value, np.ndarray)
+
+
 def test_a_gradient_that_does_not_flow_counts_as_zeros():
     found = outcome(lambda x: x.detach().sum(), {"x": torch.ones(2)}, gradient_of=("x",))
     assert decode(found["gradients"])["x"].tolist() == [0, 0]
@@ -364,6 +379,15 @@ def test_a_closure_a_partial_and_an_object_can_be_answers():
 )
 def test_what_is_no_function_is_told_so(answer, told):
     assert told in check("04.2", answer).verdict.diagnosis.says
+
+
+@pytest.mark.slow
+def test_a_cached_function_is_an_answer_and_the_task_comes_first():
+    from functools import lru_cache
+
+    assert check("04.2", lru_cache(dpo)).passed
+    with pytest.raises(ValueError, match="task comes first"):
+        check(dpo, "04.2")
 
 
 @pytest.mark.slow

@@ -107,6 +107,15 @@ class Liar(torch.Tensor):
     "returns a flood": HEAD + "return torch.zeros(10**8)",
     "returns endless nesting": HEAD + "value = []\n    for _ in range(10**5): value = [value]\n    return value",
     "returns itself": HEAD + "value = []; value.append(value)\n    return value",
+    "returns nothing, ten million times": HEAD + "return torch.zeros(10**7, 0)",
+    "returns many small lists": HEAD + "return [[1]] * 300_000",
+    "returns a large dict": HEAD + "return {i: 1 for i in range(200_000)}",
+    "escapes into another interpreter": HEAD + """
+    import _xxsubinterpreters as other
+    other.run_string(other.create(), "import os; os.kill(os.getppid(), 9)")""",
+    "forks below Python's notice": HEAD + """
+    import _posixsubprocess
+    return a.sum()""",
     "returns a generator": HEAD + "return (i for i in iter(int, 1))",
     "returns a huge number": HEAD + "return 10 ** 10**6",
     "recurses without end": HEAD + "return dpo_loss(a, b, c, d, beta=beta)",

@@ -17,7 +17,7 @@ from course_lib.grading import batch, grade
 from course_lib.grading.bank import tasks_of
 from course_lib.grading.batch import GradingRefused, find, lesson_tasks
 from course_lib.grading.sandbox import box_trouble
-from course_lib.grading.submissions import SubmissionError, answer_id, answers, code_cells, defines, without_magics
+from course_lib.grading.submissions import SubmissionError, answer_id, answers, code_cells, defines
 from course_lib.grading.tables import file_name, summary, task_rows
 
 ROOT = Path(__file__).parent.parent
@@ -160,6 +160,8 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path, monkeypatch):
         grade(tmp_path, tmp_path / "out")
     with pytest.raises(GradingRefused, match="no folder"):
         grade(tmp_path / "gone", tmp_path / "out")
+    with pytest.raises(GradingRefused, match="at least 1"):
+        grade(tmp_path, tmp_path / "out", jobs=0)
 
 
 def test_submissions_are_found_in_every_layout(tmp_path):
@@ -173,19 +175,17 @@ def test_submissions_are_found_in_every_layout(tmp_path):
     assert {each.learner for each in find(tmp_path, tmp_path / "out")} == {"ada", "bob", "cyd"}
 
 
-def test_of_two_files_of_a_lesson_the_newer_counts(tmp_path):
-    paths = {name: tmp_path / name for name in ("old", "new")}
-    for age, path in enumerate(paths.values()):
-        path.write_text("")
-        os.utime(path, (age, age))
+def test_of_two_files_of_a_lesson_the_newer_counts():
     results = [
-        {"learner": "a", "lesson": "04", "file": name, "verdicts": [1], "problem": None} for name in ("new", "old")
+        {"learner": "a", "lesson": "04", "file": name, "modified": when, "verdicts": [1], "problem": None}
+        for name, when in (("new", 2.0), ("old", 1.0))
     ]
-    batch.set_older_aside(results, paths)
+    batch.set_older_aside(results)
     assert results[0]["verdicts"] and not results[1]["verdicts"] and "new is newer" in results[1]["problem"]
 
 
 def notebook(path: Path, *cells: tuple[str, str]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     made = [{"cell_type": "code", "id": name, "source": source.splitlines(True)} for name, source in cells]
     path.write_text(json.dumps({"cells": [{"cell_type": "markdown", "source": "x"}, *made]}))
     return path
@@ -212,9 +212,79 @@ def test_a_notebook_under_another_name_is_known_by_what_it_defines(tmp_path):
         lesson_tasks(notebook(tmp_path / "other.ipynb", ("x", "y = 1")))
 
 
-def test_magics_are_left_out_and_names_are_whole_words():
-    assert without_magics("%time\nx = 1\n  !ls\n") == "pass  # %time\nx = 1\npass  # !ls\n"
-    assert defines("@x\ndef f(a):\n  1", "f") and defines("f = lambda: 1", "f") and not defines("def ff(): 1", "f")
+def test_a_name_is_defined_as_a_whole_word():
+    assert defines("@x\ndef f(a):\n  1", "f") and defines("f = lambda: 1", "f") and defines("f: int = 1", "f")
+    assert not defines("def ff(): 1", "f") and not defines("f == 1", "f")
+
+
+def test_a_cell_with_the_tasks_id_is_trusted_whatever_defines_the_function(tmp_path):
+    path = notebook(tmp_path / "a.ipynb", (answer_id("04.2"), "exec('def dpo_loss(): 1')"))
+    assert answers(path, tasks_of("04")[:2]) == {"04.2": "exec('def dpo_loss(): 1')"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "forged",
+    [
+        """import os; os.write(3, b'{"error": "x"}\\n{"undefined": 7}\\n'); os._exit(0)""",
+        """import os; os.write(3, b'{"undefined": 7}\\n'); os._exit(0)""",
+        """import os; os.write(3, b'{"value": 1, "changed": [[1]]}\\n{"value": {"list": 3}}\\n'); os._exit(0)""",
+        """raise ValueError('\\ud800 \\x1b[2J')""",
+    ],
+)
+def test_a_forged_reply_harms_its_sender_alone(tmp_path, forged):
+    path = notebook(tmp_path / "a" / NAME, (answer_id("04.2"), forged + "\ndef dpo_loss(): 0"))
+    hand_in(tmp_path, "b")
+    results = grade(tmp_path, tmp_path / "out", unsafe=UNSAFE, quiet=True)
+    points = {r["learner"]: sum(v["points"] for v in r["verdicts"]) for r in results}
+    assert path.exists() and points == {"a": 0, "b": POINTS}
+
+
+@pytest.mark.slow
+def test_names_of_every_kind_are_graded_and_keep_pages_of_their_own(tmp_path):
+    names = ["Ada L", "Ada_L-7d981b", "x" * 200 + " y", "line\nfeed"]
+    for name in names:
+        hand_in(tmp_path, name, "exercises")
+    latin = os.fsencode(tmp_path) + b"/Andr\xe9"
+    os.mkdir(latin)
+    shutil.copy(ROOT / "exercises" / NAME, latin + b"/" + NAME.encode())
+    results = grade(tmp_path, tmp_path / "out", unsafe=UNSAFE, quiet=True)
+    assert len(results) == len(list((tmp_path / "out" / "reports").iterdir())) == 5
+    assert all("\n" not in result["learner"] for result in results)
+
+
+def points_of(cell: str, tmp_path: Path) -> int:
+    path = notebook(tmp_path / NAME, (answer_id("04.2"), cell))
+    result = batch.grade_one(batch.Submission("a", NAME, path), boxed=not UNSAFE)
+    return sum(verdict["points"] for verdict in result["verdicts"])
+
+
+RIGHT = """def dpo_loss(a, b, c, d, *, beta=0.1):
+    return -F.logsigmoid(beta * ((a - b) - (c - d).detach())).mean()
+"""
+DATACLASS = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass P:\n    a: int\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "cell",
+    [
+        RIGHT + 'check("04.2", dpo_loss)',
+        "from course_lib.grading import check\n" + RIGHT + 'check("04.2", dpo_loss)',
+        RIGHT + "assert 1 == 2",
+        RIGHT + "dpo_loss?",
+        "%matplotlib inline\n" + RIGHT,
+        "if True:\n    %matplotlib inline\n" + RIGHT,
+        RIGHT + "taken = %timeit -o dpo_loss",
+        RIGHT.replace("    return", "    assert (1\n        % 2)\n    return"),
+        RIGHT.replace("    return", "    a.half()\n    return"),
+        RIGHT.replace("    return", "    a -= d.detach()\n    b -= d.detach()\n    return"),
+        DATACLASS + RIGHT,
+        RIGHT.replace("\n", "\r\n"),
+    ],
+)
+def test_what_people_write_around_an_answer_takes_no_points_away(cell, tmp_path):
+    assert points_of(cell, tmp_path) == 3
 
 
 @pytest.mark.parametrize(

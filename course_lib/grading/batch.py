@@ -20,15 +20,20 @@ import torch
 from tqdm import tqdm
 
 from course_lib.grading import bank
+from course_lib.grading.outcomes import printable
 from course_lib.grading.reports import Verdict
 from course_lib.grading.sandbox import Stopped, Worker, box_trouble
-from course_lib.grading.submissions import SubmissionError, answers, code_cells, defines
+from course_lib.grading.submissions import SubmissionError, answers, check_file, code_cells, defines, source_of
 from course_lib.grading.tables import write_tables
 from course_lib.grading.task import Task
 from course_lib.grading.verdict import judge, refusal, request_for
 
 SECONDS = 10.0  # of the processor, for one answer on all its inputs
 RESULTS = "results.jsonl"
+
+
+class SandboxError(RuntimeError):
+    """No worker starts: nothing can be graded."""
 
 
 class GradingRefused(ValueError):
@@ -42,6 +47,7 @@ class Submission:
     learner: str
     name: str
     path: Path
+    modified: float = 0.0
 
 
 def grade(folder: Path, out: Path, *, unsafe: bool = False, jobs: int | None = None, quiet: bool = False) -> list[dict]:
@@ -56,6 +62,8 @@ def grade(folder: Path, out: Path, *, unsafe: bool = False, jobs: int | None = N
     Raises:
         GradingRefused: there is no bubblewrap, no folder, or nothing in it.
     """
+    if jobs is not None and jobs < 1:
+        raise GradingRefused(f"jobs must be at least 1, not {jobs}")
     trouble = box_trouble()
     if trouble and not unsafe:
         raise GradingRefused(f"{trouble}; answers of strangers run only boxed in, or with --unsafe, at your own risk")
@@ -85,17 +93,19 @@ def grade(folder: Path, out: Path, *, unsafe: bool = False, jobs: int | None = N
             raise
     for done in running:
         done.result()
-    results = [kept.results[keys[submission]] | {"file": submission.name, "learner": submission.learner}
-               for submission in submissions]  # fmt: skip
-    set_older_aside(results, {submission.name: submission.path for submission in submissions})
+    results = [
+        kept.results[keys[each]] | {"file": each.name, "learner": each.learner, "modified": each.modified}
+        for each in submissions
+    ]
+    set_older_aside(results)
     write_tables(results, out)
     return results
 
 
-def set_older_aside(results: list[dict], paths: dict[str, Path]) -> None:
+def set_older_aside(results: list[dict]) -> None:
     """Of a lesson that a learner handed in more than once, only the newest file counts."""
     newest: dict[tuple, dict] = {}
-    for result in sorted(results, key=lambda result: paths[result["file"]].lstat().st_mtime):
+    for result in sorted(results, key=lambda result: result["modified"]):
         older = newest.get((result["learner"], result["lesson"]))
         if older and result["lesson"]:
             older |= {"verdicts": [], "problem": f"{result['file']} is newer, and counts"}
@@ -107,14 +117,15 @@ def find(folder: Path, out: Path) -> list[Submission]:
     if not folder.is_dir():
         raise GradingRefused(f"there is no folder {folder}")
     found = []
-    for path in sorted(folder.rglob("*.ipynb")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".ipynb"):
         place = path.relative_to(folder)
         if path.is_relative_to(out) or any(part.startswith(".") for part in place.parts):
             continue
         if not path.resolve().is_relative_to(folder.resolve()) and not path.is_symlink():
             continue  # reached through a linked folder
         learner = place.parts[0] if len(place.parts) > 1 else place.stem
-        found.append(Submission(learner, place.as_posix(), path))
+        names = (printable(os.fsencode(name).decode("utf-8", "replace"), 300) for name in (learner, place.as_posix()))
+        found.append(Submission(*names, path, path.lstat().st_mtime))
     return found
 
 
@@ -125,12 +136,13 @@ def _edition() -> str:
 
 
 def _key(submission: Submission, edition: str) -> str:
-    if submission.path.is_symlink() or not submission.path.is_file():
-        content = b"no plain file"
-    else:
+    try:
+        check_file(submission.path)
         with submission.path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
-    return hashlib.sha256(b"\n".join([edition.encode(), submission.name.encode(), content])).hexdigest()
+    except (SubmissionError, OSError) as error:
+        content = str(error).encode()
+    return hashlib.sha256(b"\n".join([edition.encode(), os.fsencode(submission.path), content])).hexdigest()
 
 
 class _Results:
@@ -177,6 +189,10 @@ def grade_one(submission: Submission, *, boxed: bool) -> dict:
         verdicts = list(_verdicts(tasks, answers(submission.path, tasks), boxed))
     except SubmissionError as error:
         problem = str(error)
+    except SandboxError:
+        raise
+    except Exception as error:  # one submission never stops a class
+        problem = f"the grader failed: {printable(f'{type(error).__name__}: {error}', 300)}"
     plain = [verdict.to_dict() for verdict in verdicts]
     return {"lesson": lesson, "verdicts": plain, "problem": problem, "seconds": round(time.perf_counter() - start, 2)}
 
@@ -191,7 +207,7 @@ def lesson_tasks(path: Path) -> list[Task]:
     if path.name[:2] in bank.lessons() and path.name[2:3] in ("_", ".", "-"):
         return bank.tasks_of(path.name[:2])
     by_lesson = {lesson: bank.tasks_of(lesson) for lesson in bank.lessons()}
-    sources = ["".join(cell["source"]) for cell in cells]
+    sources = [source_of(cell) for cell in cells]
     counts = {lesson: sum(any(defines(source, task.function) for source in sources) for task in tasks)
               for lesson, tasks in by_lesson.items()}  # fmt: skip
     best = max(counts, key=counts.get)
@@ -217,7 +233,7 @@ def _verdicts(tasks: Sequence[Task], found: dict[str, str], boxed: bool) -> Iter
                 reply = worker.ask(request_for(task, cases, answer, SECONDS))
             except Stopped as stopped:
                 if not worker.ready:
-                    raise RuntimeError(f"the sandbox does not start: {stopped}") from stopped
+                    raise SandboxError(f"the sandbox does not start: {stopped}") from stopped
                 reply = {"outcomes": [], "ended": "exit"}
             yield judge(task, cases, reply.get("outcomes", []), reply.get("ended"))
             if reply.get("ended"):

@@ -5,13 +5,17 @@ Importing this starts the checker in the background, so that the first check nee
 
 from __future__ import annotations
 
+import ast
 import base64
 import builtins
+import dis
+import functools
+import linecache
 import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 
 import cloudpickle
 
@@ -38,6 +42,8 @@ def check(task: str, function: Callable | object = MISSING) -> Report:
         ValueError: there is no such task.
         CheckerError: the checker itself failed.
     """
+    if not isinstance(task, str):
+        raise ValueError('the task comes first, as text: check("04.2", dpo_loss)')
     if function is MISSING:
         function = _from_notebook(THE_CHECKER.ask({"ask": "function", "task": task})["function"])
     question = {"ask": "check", "task": task}
@@ -84,7 +90,12 @@ def packed(function) -> bytes:
         raise _Unfit(f"{type(function).__name__} is not a function", "Pass the function itself, not what it returns.")
     if str(getattr(function, "__module__", "")).partition(".")[0] == "course_lib":
         raise _Unfit("that is course_lib's function", "Here you write the idea out yourself, in plain torch.")
-    own = [module for module in list(sys.modules.values()) if _is_the_learners(module)]
+    if isinstance(function, functools._lru_cache_wrapper):
+        function = function.__wrapped__
+    already = cloudpickle.list_registry_pickle_by_value()
+    own = [
+        module for name, module in list(sys.modules.items()) if name not in already and _is_the_learners(name, module)
+    ]
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -100,10 +111,12 @@ def packed(function) -> bytes:
     return data
 
 
-def _is_the_learners(module: ModuleType) -> bool:
+def _is_the_learners(name: str, module) -> bool:
     """Whether a module is a file of the learner's own, which the sandbox does not have."""
-    name, file = getattr(module, "__name__", ""), getattr(module, "__file__", None)
-    if not file or name.partition(".")[0] in ("__main__", "course_lib"):
+    if not isinstance(module, ModuleType) or name.partition(".")[0] in ("__main__", "course_lib"):
+        return False
+    file = vars(module).get("__file__")
+    if not isinstance(file, str) or vars(module).get("__name__") != name:
         return False
     return not file.startswith((sys.prefix, sys.base_prefix, sysconfig.get_paths()["stdlib"]))
 
@@ -115,15 +128,28 @@ def _from_notebook(name: str):
 
 
 def _from_elsewhere(function) -> tuple[str, ...]:
-    """A note if an answer leans on functions of other cells, which a graded submission does not have."""
-    if not isinstance(function, FunctionType) or "ipykernel" not in function.__code__.co_filename:
+    """A note if an answer leans on what other cells define, which a graded submission does not have."""
+    code = getattr(function, "__code__", None)
+    if code is None or "ipykernel" not in code.co_filename:
         return ()
-    used = {name: function.__globals__.get(name) for name in function.__code__.co_names}
-    helpers = [
-        name for name, value in used.items()
-        if isinstance(value, FunctionType) and value.__module__ == "__main__"
-        and value.__code__.co_filename != function.__code__.co_filename
-    ]  # fmt: skip
-    if not helpers:
+    cell = "".join(linecache.getlines(code.co_filename))
+    given = {*dir(builtins), "math", "np", "torch", "F", *_defined(cell)}
+    used = {each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    missing = sorted(used - given)
+    if not missing:
         return ()
-    return (f"It uses {', '.join(helpers)} from another cell. Only the answer's own cell is handed in: move it there.",)
+    return (f"It uses {', '.join(missing)} from another cell. Only the answer's own cell is handed in: move it there.",)
+
+
+def _defined(cell: str) -> set[str]:
+    """Names that a cell's own lines define."""
+    try:
+        tree = ast.parse(cell)
+    except SyntaxError:
+        return set()
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    imports = [
+        alias for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
+    ]
+    return names | {(alias.asname or alias.name).partition(".")[0] for alias in imports}

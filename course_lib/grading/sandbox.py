@@ -53,9 +53,9 @@ class Worker:
         try:
             if not self.ready:
                 self.ready = self._line(START_SECONDS) == b"ready"
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
-            return json.loads(self._line(request["clock"] + GRACE_SECONDS))
+            limit = request["clock"] + GRACE_SECONDS
+            _write_within(self.process.stdin.fileno(), json.dumps(request).encode() + b"\n", limit)
+            return json.loads(self._line(limit))
         except (OSError, ValueError, RecursionError) as error:
             self.close()
             raise Stopped(str(error)) from error
@@ -85,6 +85,17 @@ class Worker:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _write_within(pipe: int, data: bytes, seconds: float) -> None:
+    """Write to a worker that may have been stopped, and then reads no more."""
+    deadline = time.monotonic() + seconds
+    if os.name == "posix":
+        os.set_blocking(pipe, False)
+    while data:
+        if os.name == "posix" and not select.select([], [pipe], [], max(deadline - time.monotonic(), 0))[1]:
+            raise OSError("the worker does not read")
+        data = data[os.write(pipe, data) :]
 
 
 def _read_within(pipe: int, seconds: float) -> bytes:

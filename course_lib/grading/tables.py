@@ -37,7 +37,7 @@ def write_tables(results: Sequence[dict], out: Path) -> None:
         page = template.render(
             explained=explained, learner=learner, submissions=[_for_report(result) for result in own]
         )
-        (reports / f"{file_name(learner)}.html").write_text(page, encoding="utf-8")
+        (reports / f"{file_name(learner)}.html").write_text(page, encoding="utf-8", errors="replace")
 
 
 def task_rows(results: Iterable[dict]) -> Iterable[dict]:
@@ -85,7 +85,7 @@ def _gradebook_row(row: dict) -> dict:
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
@@ -98,8 +98,9 @@ def _harmless(value):
 
 def file_name(learner: str) -> str:
     """A learner's name as a file's name."""
-    plain = re.sub(r"[^\w.@-]", "_", learner).lstrip(".")
-    return plain if plain == learner else f"{plain}-{hashlib.sha256(learner.encode()).hexdigest()[:6]}"
+    plain = re.sub(r"[^\w.@-]", "_", learner).lstrip(".")[:80]
+    itself = plain == learner and not re.search(r"-[0-9a-f]{6}$", plain)  # no name passes for another one's page
+    return plain if itself else f"{plain}-{hashlib.sha256(learner.encode()).hexdigest()[:6]}"
 
 
 def _for_report(result: dict) -> dict:

@@ -763,6 +763,18 @@ DRAWING = Task(
             "01, A model is a table of next-token probabilities",
             edit=[("kept = ordered * (before < top_p)", "kept = probs * (before < top_p)"), ("torch.zeros_like(probs).scatter(-1, order, kept)", "kept")],
         ),
+        Mistake(
+            "the token that passes top_p is left out, at 1 too",
+            "The token that crosses top_p is the last to be kept. And at 1 a sum in fp32 can come out a little above it, and the tokens from there on are lost.",
+            "01, Say something: sampling by hand",
+            edit=[("    if top_p == 1:\n        return probs\n", ""), ("before < top_p", "ordered.cumsum(-1) <= top_p")],
+        ),
+        Mistake(
+            "the token that passes top_p is left out, at 1 too, and the likeliest kept by hand",
+            "The likeliest token is kept in any case, and that hides the error where the model is sure. The one that crosses top_p belongs to the kept; and at 1 there is nothing to cut, though a sum in fp32 can come out above it.",
+            "01, Say something: sampling by hand",
+            edit=[("    if top_p == 1:\n        return probs\n", ""), ("before < top_p", "(ordered.cumsum(-1) <= top_p) | (torch.arange(len(ordered)) == 0)")],
+        ),
     ],
     hints=[
         "Treat temperature 0 first. Otherwise: divide, take the softmax, and sort the probabilities from the likeliest down, remembering where each came from.",

@@ -760,6 +760,12 @@ CHOOSE_AIM = Task(
             "03, One: annotators who never disagree",
             edit=("p_ab + (1 - p_ca), p_bc + (1 - p_ab), p_ca + (1 - p_bc)", "p_ab + p_ca, p_bc + (1 - p_ab), (1 - p_ca) + (1 - p_bc)"),
         ),
+        Mistake(
+            "the shares themselves are added up",
+            "Three shares that a reward explains need not add up to 1.5. Their log-odds are differences of rewards, and these add up to 0 round the circle.",
+            "03, Preferences need only differences",
+            edit=[("around = d_ab + d_bc + d_ca", "around = p_ab + p_bc + p_ca"), ("abs(around) > tolerance", "abs(around - 1.5) > tolerance")],
+        ),
     ],
     hints=[
         "Suppose that there are rewards r_a, r_b and r_c. What are the log-odds of p_ab, of p_bc and of p_ca, and what is their sum?",

@@ -121,6 +121,18 @@ LEAD = Task(
             "05, Mistake 5: labels that lean long",
             edit=("nats_per_token * extra_tokens", "nats_per_token"),
         ),
+        Mistake(
+            "only the log-odds are divided by the scale",
+            "What has to be made up for is in nats too: both terms together are scale * lead, so both are divided.",
+            "05, Mistake 5: labels that lean long",
+            edit=("(wanted + for_length) / scale", "wanted / scale + for_length"),
+        ),
+        Mistake(
+            "only what makes up for the length is divided by the scale",
+            "The log-odds of the chance are nats as well: both terms together are scale * lead, so both are divided.",
+            "05, Mistake 5: labels that lean long",
+            edit=("(wanted + for_length) / scale", "wanted + for_length / scale"),
+        ),
     ],
     hints=[
         "Write down the log-odds of the shorter reply: what does its lead in gold reward add, and what does its length take away?",
@@ -216,8 +228,8 @@ FIRST_STEP = Task(
             edit=("ref_chosen, ref_rejected = ref_table", "ref_rejected, ref_chosen = ref_table"),
         ),
         Mistake(
-            "both replies are compared with the rejected one's reference",
-            "The reference then cancels: what is left is the policy's own difference of the two replies, which is not 0 at the start.",
+            "the reference is not there, or cancels",
+            "If both replies are compared with one and the same number, or with none, the policy's own difference of the two is left, and that is not 0 at the start.",
             "05, Mistake 4: a reference that is not the starting policy",
             edit=("ref_chosen, ref_rejected = ref_table[rows].unbind(-1)", "ref_chosen = ref_rejected = ref_table[rows][:, 1]"),
         ),
@@ -343,6 +355,12 @@ CLIPPED = Task(
     ],
     mistakes=[
         Mistake(
+            "nothing is clipped",
+            "That is DPO's loss: it goes on pulling, however large the margin is.",
+            "05, Margin explosion",
+            edit=(".clamp(max=most)", ""),
+        ),
+        Mistake(
             "the margin is clipped on both sides",
             "A pair that is badly wrong then has no gradient, and is never learnt. Only the upper end explodes.",
             "05, Margin explosion",
@@ -419,8 +437,9 @@ def diagnose(log, *, jump, learnt, grown, drift, fair_tokens, longer):
         found["rate"] = steps[falls.index(max(falls)) + 1]
     if in_order and margins[-1] - margins[in_order[0]] > grown:
         found["explosion"] = steps[in_order[0]]
-    if chosen[0] - chosen[-1] > drift:
-        found["displacement"] = chosen[0] - chosen[-1]
+    lost = chosen[0] - chosen[-1]
+    if lost > drift:
+        found["displacement"] = lost
     too_long = log["tokens"][-1] - fair_tokens
     if too_long > longer:
         found["length"] = too_long
@@ -533,6 +552,58 @@ def rate_too_high(draw: Draw, given: dict) -> dict:
     return healthy(draw, given, chosen=before[:row] + after[row:], margin=margins, tokens=tokens)
 
 
+def falling_twice(*parts: float):
+    """Two rows that fall by so many times the jump."""
+
+    def make(draw: Draw, given: dict) -> dict:
+        first, second = (round(part * given["jump"], 1) for part in parts)
+        level = flat(draw, -9.0, 0.3)
+        chosen = [round(each - first * (row > 0) - second * (row > 2), 1) for row, each in enumerate(level)]
+        return rate_too_high(draw, given) | {"chosen": chosen}
+
+    return make
+
+
+def rising(draw: Draw, given: dict) -> dict:
+    row, before = draw.randint(1, ROWS - 2), flat(draw, -9.0 - 1.6 * given["jump"], 0.8)
+    return healthy(draw, given, chosen=before[:row] + flat(draw, -9.0, 0.8)[row:])
+
+
+def learnt_then_wavering(draw: Draw, given: dict, *parts: float) -> dict:
+    """Learnt from row 1 on; from there the margin is so many times its limit above that row's."""
+    level = given["grown"] * draw.number(0.9, 1.1)
+    margins = [0.0, *(round(level + part * given["grown"], 2) for part in parts)]
+    return healthy(draw, given, in_order=shares(draw, given["learnt"], 1), margin=margins)
+
+
+def dipping(draw: Draw, given: dict) -> dict:
+    return learnt_then_wavering(draw, given, 0.0, -0.4, -0.8, 0.1, draw.number(0.5, 0.7))
+
+
+def peaking(draw: Draw, given: dict) -> dict:
+    return learnt_then_wavering(draw, given, 0.0, 0.8, draw.number(1.5, 1.8), 1.0, 0.4)
+
+
+def recovering(draw: Draw, given: dict) -> dict:
+    """Chosen replies and lengths that leave their limits on the way, and come back."""
+    start, fair = draw.number(-12, -8, 1), given["fair_tokens"]
+    chosen = [round(start - part * given["drift"], 1) for part in (0.0, 0.9, draw.number(1.4, 1.8), 1.1, 0.6, 0.4)]
+    tokens = [round(fair + part * given["longer"], 1) for part in (0.3, 0.9, draw.number(1.4, 1.8), 1.0, 0.5, 0.2)]
+    return healthy(draw, given, chosen=chosen, tokens=tokens)
+
+
+def rising_first(draw: Draw, given: dict) -> dict:
+    start = draw.number(-12, -8, 1)
+    parts = (0.0, 0.6, draw.number(0.9, 1.2), 0.3, -0.2, -0.5)
+    return healthy(draw, given, chosen=[round(start + part * given["drift"], 1) for part in parts])
+
+
+def unlearnt_later(draw: Draw, given: dict) -> dict:
+    """An explosion in which the share in order falls again."""
+    log = exploding(draw, given)
+    return log | {"in_order": [*log["in_order"][:-2], draw.number(0.6, given["learnt"] - 0.05), log["in_order"][-1]]}
+
+
 def exploding(draw: Draw, given: dict, parts=(0.0, 0.4, 1.2, 1.3)) -> dict:
     """After the pairs are learnt the margin grows by so many times its limit, row by row, and by half more than it in the end."""
     row = draw.randint(2, 3)
@@ -613,9 +684,11 @@ CURVE = Task(
     properties=[
         Property("a healthy run has no cause, nor one whose pairs are learnt and whose margin rests",
                  logs(healthy, short_at_first, learnt_and_stopped, learnt_with_small_margins)),
+        Property("what comes back within its limit is no cause, nor is a rise of the chosen replies",
+                 logs(rising, rising_first, recovering, dipping, peaking)),
         Property("a first loss that is not ln 2, above or below, betrays the reference", logs(first_loss_above, first_loss_below)),
-        Property("a rate that is much too high is dated by the deepest fall", logs(rate_too_high, rate_too_high, rate_too_high)),
-        Property("an explosion is dated by the step at which the pairs were learnt", logs(exploding, growing_late, growing_early)),
+        Property("a rate that is much too high is dated by the deepest fall", logs(rate_too_high, rate_too_high, falling_twice(1.3, 1.9), falling_twice(1.9, 1.3))),
+        Property("an explosion is dated by the step at which the pairs were learnt", logs(exploding, growing_late, growing_early, unlearnt_later)),
         Property("displacement is told by the nats that chosen replies lost", logs(displaced, displaced_far, displaced_at_the_end)),
         Property("a lean to length is told by the tokens beyond a run on fair labels", logs(as_long_as_at_first, longer_at_the_end)),
         Property("a number that lies on its limit is no symptom, but a share on its limit is learnt", on_the_limits),
@@ -646,6 +719,36 @@ CURVE = Task(
             edit=("falls.index(max(falls)) + 1", "falls.index(max(falls))"),
         ),
         Mistake(
+            "the first fall of more than `jump`, not the deepest",
+            "Asked for is where the damage was greatest: a later row may have fallen further.",
+            "05, Mistake 3: the wrong learning rate",
+            edit=("falls.index(max(falls)) + 1", "[fall > jump for fall in falls].index(True) + 1"),
+        ),
+        Mistake(
+            "the last fall of more than `jump`, not the deepest",
+            "Asked for is where the damage was greatest: an earlier row may have fallen further.",
+            "05, Mistake 3: the wrong learning rate",
+            edit=("falls.index(max(falls)) + 1", "max(row for row, fall in enumerate(falls) if fall > jump) + 1"),
+        ),
+        Mistake(
+            "a rise counts as a fall",
+            "Take the change with its sign: chosen replies that become likelier at once are no sign of a rate that is too high.",
+            "05, Mistake 3: the wrong learning rate",
+            edit=("[before - after for", "[abs(before - after) for"),
+        ),
+        Mistake(
+            "the rate is dated by the number of the row, not by the step",
+            "The trainer logs every few steps: row 3 is not step 3. The column \"step\" says which it is.",
+            "05, Mistake 3: the wrong learning rate",
+            edit=("steps[falls.index(max(falls)) + 1]", "falls.index(max(falls)) + 1"),
+        ),
+        Mistake(
+            "the explosion is dated by the number of the row, not by the step",
+            "The trainer logs every few steps: row 3 is not step 3. The column \"step\" says which it is.",
+            "05, Margin explosion",
+            edit=('found["explosion"] = steps[in_order[0]]', 'found["explosion"] = in_order[0]'),
+        ),
+        Mistake(
             "the number of the row, not the step",
             "The trainer logs every few steps: row 3 is not step 3. The column \"step\" says which it is.",
             "05, Mistake 3: the wrong learning rate",
@@ -662,6 +765,42 @@ CURVE = Task(
             "Until the pairs are learnt a margin has to grow. What it gains afterwards is the explosion.",
             "05, Margin explosion",
             edit=("margins[-1] - margins[in_order[0]]", "margins[-1] - margins[0]"),
+        ),
+        Mistake(
+            "the margin may grow from any learnt row",
+            "A margin that dips and comes back has not grown. Count from the first row whose pairs are learnt.",
+            "05, Margin explosion",
+            edit=("if share >= learnt]", "if share >= learnt and margins[-1] - margins[row] > grown]"),
+        ),
+        Mistake(
+            "the margin's growth is counted from its lowest point",
+            "A margin that dips and comes back has not grown. Count from the first row whose pairs are learnt.",
+            "05, Margin explosion",
+            edit=("margins[-1] - margins[in_order[0]]", "margins[-1] - min(margins[row] for row in in_order)"),
+        ),
+        Mistake(
+            "the margin's highest point, not its last",
+            "An explosion is a margin that goes on growing. One that rose and came back has a peak, and ends low.",
+            "05, Margin explosion",
+            edit=("margins[-1] - margins[in_order[0]]", "max(margins) - margins[in_order[0]]"),
+        ),
+        Mistake(
+            "the lowest chosen replies, not the last",
+            "What counts is the model that you are left with: chosen replies that fell and came back are not displaced.",
+            "05, Likelihood displacement",
+            edit=("lost = chosen[0] - chosen[-1]", "lost = chosen[0] - min(chosen)"),
+        ),
+        Mistake(
+            "chosen replies are compared with their best row, not with the first",
+            "Displacement is a fall below where the run began. Rising first and falling back is none.",
+            "05, Likelihood displacement",
+            edit=("lost = chosen[0] - chosen[-1]", "lost = max(chosen) - chosen[-1]"),
+        ),
+        Mistake(
+            "the longest replies of the run, not the last",
+            "What counts is the model that you are left with, so take the length in the last row.",
+            "05, Mistake 5: labels that lean long",
+            edit=('log["tokens"][-1] - fair_tokens', 'max(log["tokens"]) - fair_tokens'),
         ),
         Mistake(
             "falling chosen replies are looked at first",
@@ -759,6 +898,12 @@ def all_alike(draw: Draw):
     yield {"extra_tokens": torch.tensor([size] * (2 * shorter + 1) + [-size] * shorter)}
 
 
+def steep(draw: Draw):
+    """Differences of one token, and labels so sure that alpha is far from 0, above 1 or below -1."""
+    for sign in (1, -1):
+        yield {"extra_tokens": torch.tensor([sign] * draw.randint(14, 20) + [-sign] * 2)}
+
+
 def clearly_lean(draw: Draw):
     return [{"extra_tokens": differences(draw, count, 2.2, 2.8)} for count in (20, 20, 30)]
 
@@ -787,6 +932,7 @@ LENGTH_TERM = Task(
     properties=[
         Property("if the longer reply wins as often as the shorter one, alpha is 0", as_often_shorter),
         Property("if all pairs differ by as many tokens, alpha is the log-odds of longer over that number", all_alike),
+        Property("alpha may be above 1, or below -1", steep),
         Property("a liking of more than two standard errors calls for length-DPO", clearly_lean),
         Property("one within two standard errors does not", not_clearly_lean),
         Property("a liking for short replies does not either", lean_to_short),
@@ -810,6 +956,12 @@ LENGTH_TERM = Task(
             "That is right if all pairs differ by as many tokens. Else the likelihood weighs the pairs by their differences, and its maximum lies elsewhere.",
             "05, Mistake 5: labels that lean long",
             function=by_share_of_longer,
+        ),
+        Mistake(
+            "the search stops at 1 and at -1",
+            "Alpha is a number of nats for each token, and no share: if one token more nearly always decides, it lies well above 1.",
+            "05, Mistake 5: labels that lean long",
+            edit=("alpha = alpha + slope / curvature", "alpha = (alpha + slope / curvature).clamp(-1, 1)"),
         ),
         Mistake(
             "the search is stopped after one step",

@@ -103,6 +103,12 @@ IPO = Task(
             edit=("(chosen - rejected - target)", "(beta * (chosen - rejected) - target)"),
         ),
         Mistake(
+            "beta * h is compared with 1/2",
+            "That has its minimum at the right place, h = 1 / (2 beta), but the loss is beta^2 times IPO's. At beta 0.1 every gradient is a hundredth of what it should be.",
+            "06, Four losses of *h*",
+            edit=("(chosen - rejected - target)", "(beta * (chosen - rejected - target))"),
+        ),
+        Mistake(
             "the distance is not squared",
             "The absolute value pulls every pair alike, however far it is from the target. IPO's pull grows with the distance.",
             "06, One picture for all of them",
@@ -301,11 +307,11 @@ def kto_loss_by_sign(policy, ref, thumb_up, policy_mismatched, ref_mismatched, *
     return (weight - weight * value).sum() / len(policy)
 
 
-def thumbs(draw: Draw, up: list[bool], mismatched: float, same: bool = False) -> dict:
-    """Replies with these thumbs; the mismatched ones have moved by about so many nats."""
+def thumbs(draw: Draw, up: list[bool], mismatched: float, same: bool = False, apart_by: float = 0.0) -> dict:
+    """Replies with these thumbs; the mismatched ones have moved by about so many nats, in turn by more and by less."""
     count = len(up)
     policy, apart = draw.distinct(count, low=-12.0, high=-6.0), draw.distinct(count, low=-12.0, high=-6.0)
-    moved = torch.tensor([draw.number(mismatched - 0.8, mismatched + 0.8) for _ in up])
+    moved = torch.tensor([mismatched + apart_by * (-1) ** n + draw.number(-0.8, 0.8) for n in range(count)])
     return {
         "policy_logps": policy,
         "ref_logps": policy if same else (policy - draw.distinct(count, low=0.5, high=4.0)).round(decimals=2),
@@ -325,17 +331,17 @@ def kto_at_the_start(draw: Draw):
 
 
 def baseline_above_zero(draw: Draw):
-    for up in ([True, False], [False, True, True]):
-        yield thumbs(draw, up, 2.5) | kto_settings(draw)
+    yield thumbs(draw, [True, False], 2.5) | kto_settings(draw)
+    yield thumbs(draw, [False, True, True], 2.5, apart_by=4.0) | kto_settings(draw)
 
 
 def baseline_at_zero(draw: Draw):
-    for up in ([False, True], [True, True, False, False]):
-        yield thumbs(draw, up, -2.5) | kto_settings(draw)
+    yield thumbs(draw, [False, True], -2.5) | kto_settings(draw)
+    yield thumbs(draw, [True, True, False, False], -2.5, apart_by=4.0) | kto_settings(draw)
 
 
 def some_thumbs(draw: Draw):
-    yield thumbs(draw, [True, True, False, True, False], 1.5) | kto_settings(draw)
+    yield thumbs(draw, [True, True, False, True, False], 1.5, apart_by=4.0) | kto_settings(draw)
 
 
 KTO = Task(
@@ -366,6 +372,12 @@ KTO = Task(
             "z0 stands for a KL, which is never below 0: where the mean is negative it rests at 0.",
             "06, KTO: thumbs instead of pairs",
             edit=(".clamp(min=0)", ""),
+        ),
+        Mistake(
+            "each log-ratio is cut off at 0 before the mean",
+            "z0 is one number for the batch: the mean first, then the cut. Cut one by one, those below 0 no longer count against the others, and z0 is too high.",
+            "06, KTO: thumbs instead of pairs",
+            edit=(".mean().clamp(min=0)", ".clamp(min=0).mean()"),
         ),
         Mistake(
             "the baseline is left out",
@@ -548,6 +560,12 @@ STOPS = Task(
             edit=("doubt = flipped * (1 - smoothing) + smoothing * (1 - flipped)", "doubt = smoothing"),
         ),
         Mistake(
+            "DPO never rests, whatever the flips",
+            "Without flips that is so. A flipped pair pulls back, the harder the larger h is, and at sigmoid(beta h) = 1 - flipped both pulls are equal.",
+            "06, One picture for all of them",
+            edit=("if doubt == 0:", 'if doubt == 0 or method == "dpo":'),
+        ),
+        Mistake(
             "smoothing is believed of DPO too",
             "Plain DPO has no smoothing: its doubt comes from the flips alone.",
             "06, Four losses of *h*",
@@ -669,6 +687,12 @@ MEMORY = Task(
             edit=("2 if trained_share < 1 else 0", "0"),
         ),
         Mistake(
+            "the adapters are counted as a part of the model's weights",
+            "LoRA's adapters lie beside the model: all of its weights are frozen, not 1 - trained_share of them.",
+            "06, What must be in memory",
+            edit=("2 if trained_share < 1 else 0", "2 * (1 - trained_share)"),
+        ),
+        Mistake(
             "frozen weights are counted where all are trained",
             "In full fine-tuning there is one copy of the policy's weights, and it is trained.",
             "06, What must be in memory",
@@ -720,23 +744,12 @@ def kto_plan(up, down, *, batch, most):
     return {"up_weight": up_weight, "down_weight": down_weight, "one_sided": one_sided, "draw": draw}
 
 
-def kto_plan_with_more_weight_up(up, down, *, batch, most):
+def kto_plan_by_cases(up, down, *, batch, most):
     total = up + down
-    chances = [math.exp(batch * math.log(count / total)) for count in (up, down)]
-    plan = {"up_weight": 0.5 / up * 1.2, "down_weight": 0.5 / down, "one_sided": sum(chances)}
-    return plan | {"draw": "by class" if plan["one_sided"] > most else "at random"}
-
-
-def plan_is_right(inputs: dict, plan) -> bool:
-    up, down, batch, most = (inputs[name] for name in ("up", "down", "batch", "most"))
-    chance = (up / (up + down)) ** batch + (down / (up + down)) ** batch
-    if set(plan) != {"up_weight", "down_weight", "one_sided", "draw"}:
-        return False
-    if not (float(plan["up_weight"]) > 0 and float(plan["down_weight"]) > 0):
-        return False
-    balance = float(plan["up_weight"]) * up / (float(plan["down_weight"]) * down)
-    right = [0.999 <= balance <= 4 / 3 + 0.001, math.isclose(float(plan["one_sided"]), chance, rel_tol=1e-3)]
-    return all(right) and plan["draw"] == ("at random" if chance <= most else "by class")
+    chance = sum(math.exp(batch * math.log(count / total)) for count in (up, down))
+    weights = (1, up / down) if up >= down else (down / up, 1)
+    plan = dict(zip(("up_weight", "down_weight"), weights, strict=True))
+    return plan | {"one_sided": chance, "draw": "by class" if chance > most else "at random"}
 
 
 def a_shop(draw: Draw, share: float, batch: int, limit: float) -> dict:
@@ -777,8 +790,7 @@ KTO_PLAN = Task(
     difficulty="medium",
     minutes=15,
     reference=kto_plan,
-    also_correct=[kto_plan_with_more_weight_up],
-    accepts=plan_is_right,
+    also_correct=[kto_plan_by_cases],
     properties=[
         Property("as many thumbs up as down need no weights", balanced_thumbs),
         Property("with few thumbs down these weigh more, and batches are drawn as their chance says", mostly_up),
@@ -794,9 +806,51 @@ KTO_PLAN = Task(
         ),
         Mistake(
             "the common thumb gets the weight",
-            "That makes the imbalance worse. The rare thumb gets the larger weight, so that both classes weigh about the same in all.",
+            "That makes the imbalance worse. The rare thumb gets the larger weight, so that both classes weigh the same in all.",
             "06, KTO: thumbs instead of pairs",
             edit=[("max(1, down / up)", "max(1, up / down) "), ("max(1, up / down)\n", "max(1, down / up)\n")],
+        ),
+        Mistake(
+            "thumbs down are weighed by down / up",
+            "Weight times number is what a class weighs in all. With down / up the rare class weighs even less: turn the fraction round. And the commoner thumb has the weight 1.",
+            "06, KTO: thumbs instead of pairs",
+            edit=[("max(1, down / up)", "1"), ("max(1, up / down)", "down / up")],
+        ),
+        Mistake(
+            "thumbs up are weighed by up / down",
+            "Weight times number is what a class weighs in all. With up / down the rare class weighs even less: turn the fraction round. And the commoner thumb has the weight 1.",
+            "06, KTO: thumbs instead of pairs",
+            edit=[("max(1, down / up)", "up / down"), ("max(1, up / down)", "1")],
+        ),
+        Mistake(
+            "each class is weighed by its own share",
+            "That gives the common thumb the larger weight, and makes the imbalance worse. The rare thumb needs the larger one.",
+            "06, KTO: thumbs instead of pairs",
+            edit=[("max(1, down / up)", "up / (up + down)"), ("max(1, up / down)", "down / (up + down)")],
+        ),
+        Mistake(
+            "each class is weighed by the other's share",
+            "The balance is right, but here the commoner thumb has the weight 1: divide both weights by its.",
+            "06, KTO: thumbs instead of pairs",
+            edit=[("max(1, down / up)", "down / (up + down)"), ("max(1, up / down)", "up / (up + down)")],
+        ),
+        Mistake(
+            "each class is weighed by one over its number",
+            "The balance is right, but here the commoner thumb has the weight 1: divide both weights by its. So small a loss would hardly train at all under a plain gradient step.",
+            "06, KTO: thumbs instead of pairs",
+            edit=[("max(1, down / up)", "1 / up"), ("max(1, up / down)", "1 / down")],
+        ),
+        Mistake(
+            "thumbs up have the weight 1, even where they are rare",
+            "The balance is right, but here the *commoner* thumb has the weight 1. Else the imbalance makes the whole loss smaller.",
+            "06, KTO: thumbs instead of pairs",
+            edit=[("max(1, down / up)", "1"), ("max(1, up / down)", "up / down")],
+        ),
+        Mistake(
+            "the weights are balanced, but the commoner thumb's is not 1",
+            "All thumbs over twice one's own class is a usual way to balance classes. Here the commoner thumb has the weight 1: divide both by its weight.",
+            "06, KTO: thumbs instead of pairs",
+            edit=[("max(1, down / up)", "(up + down) / (2 * up)"), ("max(1, up / down)", "(up + down) / (2 * down)")],
         ),
         Mistake(
             "only thumbs down are taken for the rare ones",
@@ -809,6 +863,12 @@ KTO_PLAN = Task(
             "A batch of thumbs down alone is one-sided too.",
             "06, KTO: thumbs instead of pairs",
             edit=(" + (1 - share) ** batch", ""),
+        ),
+        Mistake(
+            "only the batch of the commoner thumb is thought of",
+            "A batch of the rare thumb alone is one-sided too. In a large batch that hardly happens, in a small one it does.",
+            "06, KTO: thumbs instead of pairs",
+            edit=[("share = up / (up + down)", "share = max(up, down) / (up + down)"), (" + (1 - share) ** batch", "")],
         ),
         Mistake(
             "the chance that both classes are there",

@@ -88,6 +88,22 @@ def both_fall(draw: Draw):
         yield a_run(draw, rise(draw, up) + falls(draw, down), climb(draw, up + 2) + slide(draw, down))
 
 
+def falls_and_recovers(draw: Draw, lost: float) -> list[float]:
+    """A fall of 1.2 in all, and a rise that leaves so much of it lost."""
+    back = round((1.2 - lost) / 2, 2)
+    return [-0.3, -0.5, -0.4, back, back]
+
+
+def partly_recovered(draw: Draw):
+    truth = rise(draw, 2) + falls_and_recovers(draw, draw.number(0.6, 0.8))
+    yield a_run(draw, truth, climb(draw, len(truth)))
+
+
+def recovered(draw: Draw):
+    truth = rise(draw, 3) + falls_and_recovers(draw, draw.number(0.06, 0.14))
+    yield a_run(draw, truth, climb(draw, len(truth)))
+
+
 def just_at_the_limit(draw: Draw):
     start, least = draw.randint(-6, -2) / 4, draw.choice([0.25, 0.5])
     kl = [0.0, 0.75, 1.5, 2.25]
@@ -109,6 +125,7 @@ READ_RUN = Task(
         Property("where score and true reward rise together it is progress", both_rise),
         Property("where the score climbs on and the true reward turns it is a hack", the_truth_turns),
         Property("where both fall the run is broken, and nothing is hacked", both_fall),
+        Property("what has come back by the last round is not lost", lambda draw: [*recovered(draw), *partly_recovered(draw)]),
         Property("just `least` is neither lost nor won yet", just_at_the_limit),
     ],
     mistakes=[
@@ -149,10 +166,22 @@ READ_RUN = Task(
             edit=("gold[turn] - gold[-1]", "score[-1] - gold[-1]"),
         ),
         Mistake(
-            "the loss is counted to the lowest round, not to the last",
+            "the loss is counted to the lowest round of all, not to the last",
             "What counts is the policy that you would be left with. The lowest round may be the first.",
             "09, Over five seeds",
             edit=("gold[turn] - gold[-1]", "gold[turn] - min(gold)"),
+        ),
+        Mistake(
+            "the loss is counted to the lowest round after the turn, not to the last",
+            "What counts is the policy that you would be left with. What it lost on the way and won back is not lost.",
+            "09, Over five seeds",
+            edit=("gold[turn] - gold[-1]", "gold[turn] - min(gold[turn:])"),
+        ),
+        Mistake(
+            "rounds are counted from 1",
+            "The task counts from 0: the first number of each list is that of round 0.",
+            "09, The hack, live",
+            edit=('"round": turn', '"round": turn + 1'),
         ),
         Mistake(
             "the score's gain is counted from the first round",
@@ -411,6 +440,12 @@ CAREFUL = Task(
             edit=("(words - free_words).clamp(min=0)", "words"),
         ),
         Mistake(
+            "a short reply pays for the words that are missing",
+            "The distance from `free_words` charges both sides: replies are then drawn to just that length, whatever was asked.",
+            "09, The hack, live",
+            edit=("(words - free_words).clamp(min=0)", "(words - free_words).abs()"),
+        ),
+        Mistake(
             "a long reply pays for its free words too",
             "One word more than is free then costs as much as eleven: a jump that the policy will learn to sit under.",
             "09, The hack, live",
@@ -528,6 +563,10 @@ def few_labels(draw: Draw):
     yield a_history(draw, [(draw.randint(18, 19), 22), (draw.randint(240, 248), 300), (draw.randint(27, 29), 50)])
 
 
+def many_labels(draw: Draw):
+    yield a_history(draw, [(draw.randint(196, 206), 400), (draw.randint(68, 72), 90)])
+
+
 def none_is_surely_better(draw: Draw):
     yield a_history(draw, [(draw.randint(26, 29), 50), (draw.randint(52, 55), 100)])
     yield a_history(draw, [(draw.randint(42, 48), 80), (draw.randint(25, 28), 45), (draw.randint(20, 30), 80)])
@@ -546,6 +585,7 @@ STOP = Task(
         Property("the lower end is the share less two standard errors", one_checkpoint),
         Property("labels decide, whatever the score and the distance say", not_the_score),
         Property("a high share of few labels can lose to a lower share of many", few_labels),
+        Property("many wins of many labels can lose to a higher share of fewer", many_labels),
         Property("where no checkpoint is surely better, SFT stays", none_is_surely_better),
     ],
     mistakes=[
@@ -566,6 +606,12 @@ STOP = Task(
             "Nine wins of ten are easily luck. Compare the lower ends: they know how many labels stand behind a share.",
             "09, Over five seeds",
             edit=("max(low, key=low.get)", "max(checkpoints, key=lambda point: point[\"wins\"] / point[\"labels\"])[\"round\"]"),
+        ),
+        Mistake(
+            "the most wins decide",
+            "200 wins of 400 are no better than a coin. Compare the lower ends: they take share and number of labels together.",
+            "09, Over five seeds",
+            edit=("max(low, key=low.get)", "max(checkpoints, key=lambda point: point[\"wins\"])[\"round\"]"),
         ),
         Mistake(
             "it never stays with SFT",

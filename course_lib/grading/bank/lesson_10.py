@@ -127,6 +127,12 @@ PULL = Task(
             edit=(" + 1e-4", ""),
         ),
         Mistake(
+            "the 1e-4 is smaller than the lesson's",
+            "A usual value is 1e-8. Where rewards differ by hundredths, 1e-4 lowers the pull by half a percent, and the task's table asks for it.",
+            "10, GRPO: in units of the group's own spread",
+            edit=("+ 1e-4", "+ 1e-8"),
+        ),
+        Mistake(
             "GRPO does not divide by the reply's length",
             "GRPO's paper takes each reply's mean over its tokens first, so a token's weight is one over that reply's length.",
             "10, How tokens are averaged",
@@ -155,6 +161,12 @@ PULL = Task(
             "The constant is there so that a token weighs the same in a long reply and in a short one.",
             "10, How tokens are averaged",
             edit=("centred / constant / n", "centred / lengths / n"),
+        ),
+        Mistake(
+            "Dr. GRPO is summed over the replies, not averaged",
+            "The constant takes the place of the length, not of the number of replies: their mean is still taken.",
+            "10, How tokens are averaged",
+            edit=("centred / constant / n", "centred / constant"),
         ),
         Mistake(
             "sums over the replies, not means",
@@ -411,7 +423,7 @@ PAIRS = Task(
             "best and worst are swapped",
             "The best reply is the chosen one and stands first.",
             "10, Pairs of one's own",
-            edit=("best, worst = row.argmax().item(), row.argmin().item()", "worst, best = row.argmax().item(), row.argmin().item()"),
+            edit=("[prompt * len(row) + best, prompt * len(row) + worst]", "[prompt * len(row) + worst, prompt * len(row) + best]"),
         ),
         Mistake(
             "places are counted within the group",
@@ -673,9 +685,16 @@ def neither(draw: Draw):
     yield situation(draw, draw.sample(ALL, 4), 50, checker=False, labels=draw.choice([0, 900]))
 
 
+def two_reasons(draw: Draw):
+    """Wishes that nothing allows: too small a GPU, and each with another reason before that."""
+    yield situation(draw, ["best of 8"], 50, checker=False, labels=draw.choice([0, 900]), replies=draw.randint(1, 7))
+    yield situation(draw, ["best of 8"], 2, labels=draw.choice([0, 900]), replies=draw.randint(1, 7))
+    yield situation(draw, draw.sample(ALL, 4), 2, checker=False, labels=draw.choice([0, 900]))
+
+
 def enough_labels(draw: Draw):
     yield situation(draw, ["ppo", "grpo", "dpo", "best of 8"], 38, checker=False, labels=4000)
-    yield situation(draw, ["best of 8", "dpo", "grpo"], 22, checker=False, labels=4000, replies=draw.randint(1, 7))
+    yield situation(draw, ["best of 8", "dpo", "grpo"], 22, checker=False, labels=4000, replies=7)
 
 
 def a_small_gpu(draw: Draw):
@@ -697,6 +716,7 @@ CHOOSE = Task(
         Property("each method holds its own models", one_wish),
         Property("a program that checks answers is a reward, and no label", a_checker),
         Property("without program and labels nothing can be done", neither),
+        Property("of several reasons the first is noted", two_reasons),
         Property("enough labels make a reward model, which has to be held", enough_labels),
         Property("what does not fit is ruled out, and what just fits is not", a_small_gpu),
     ],
@@ -778,6 +798,30 @@ CHOOSE = Task(
             "The method that you want most is of no use on a GPU that cannot hold its models.",
             "08, Doing without",
             edit=("needs[name] > gigabytes", "False"),
+        ),
+        Mistake(
+            "memory is looked at before the other reasons",
+            "The reasons are asked for in their order. A larger GPU would not help a method that has nothing to learn from.",
+            "08, Doing without",
+            edit=(
+                "if name == \"dpo\" and not enough:",
+                "if needs[name] > gigabytes:\n            ruled_out[name] = \"memory\"\n        elif name == \"dpo\" and not enough:",
+            ),
+        ),
+        Mistake(
+            "how many replies may be drawn is looked at before the reward",
+            "The reasons are asked for in their order. Without a reward more replies would be of no use.",
+            "10, Pairs of one's own",
+            edit=(
+                "elif name != \"dpo\"",
+                "elif name == \"best of 8\" and replies < 8:\n            ruled_out[name] = \"replies\"\n        elif name != \"dpo\"",
+            ),
+        ),
+        Mistake(
+            "the last reason is noted, not the first",
+            "Each reason overwrites the one before it. The first that applies is asked for: it would be left if all later ones were mended.",
+            "08, Doing without",
+            edit=[("elif name != \"dpo\"", "if name != \"dpo\""), ("elif name == \"best of 8\"", "if name == \"best of 8\""), ("elif needs", "if needs")],
         ),
         Mistake(
             "GiB where GB is meant",
