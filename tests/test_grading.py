@@ -215,8 +215,8 @@ def test_inputs_are_shown_short_and_counted():
 
 EMPTY_BUT_WIDE = {"array": "", "dtype": "float32", "shape": [10**9, 0]}
 FORGED = [
-    7, [], {"undefined": 7}, {"error": "x"}, {"value": 1}, {"value": EMPTY_BUT_WIDE}, {"value": {"list": [None] * 30_000}},
-    {"value": None, "changed": [[1], "a"]}, {"error": {"message": "\ud800\x1b"}},
+    7, [], {"undefined": 7}, {"error": "x"}, {"value": 1}, {"value": EMPTY_BUT_WIDE},
+    {"value": {"list": [None] * 30_000}}, {"value": None, "changed": [[1], "a"]}, {"error": {"message": "\ud800\x1b"}},
 ]  # fmt: skip
 
 
