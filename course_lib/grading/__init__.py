@@ -1,8 +1,13 @@
 """Graded exercises: `check`, `hint`, `progress` and `panel` in a notebook, `grade` for a folder of submissions.
 
-An answer is a function. It runs in a worker (`worker`), boxed in by `sandbox`, on inputs that its `task` draws; what it
-returns comes back as plain data, and `verdict` compares that with the task's reference and with each named mistake.
-`checker` does so for a notebook, `batch` for a class. The tasks are in `bank`; `proof` proves them.
+An answer is a function. It runs on drawn inputs in a sandbox, comes back as plain data, and is compared with a
+reference and with each named mistake. By what they do, the files are
+
+    what a task is        task, bank/ (the tasks), mutation and proof (what proves them)
+    running an answer     worker (inside the sandbox), sandbox, outcomes (what came back, read with suspicion)
+    judging it            comparing, verdict, diagnosis, reports (the plain values that a learner is told)
+    in a notebook         notebook and panels -> checker (a process of its own) -> desk; records, display
+    for a class           batch, submissions, tables
 """
 
 from importlib import import_module
