@@ -31,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("doctor", help="examine this machine and the installation")
     commands.add_parser("progress", help="points and solved tasks, lesson by lesson")
     _add_grading_options(commands)
+    fetch_parser = commands.add_parser("fetch", help="fetch a real language model, once: smollm2, 98 MB")
+    fetch_parser.add_argument("model", choices=["smollm2"])
     vram_parser = commands.add_parser("vram", help="the GPU memory of a training step, as estimate_memory counts it")
     speed_parser = commands.add_parser("speed", help="the time of a training step, as estimate_throughput counts it")
     _add_estimate_options(vram_parser, Settings)
@@ -108,6 +110,16 @@ def speed(options: dict) -> None:
     if cost:
         print(f"\n{examples:,.0f} examples: {cost.steps:,} steps, {cost.hours:.3g} hours, {cost.gpu_hours:,.4g} GPU "
               f"hours, {cost.money:,.2f} at {price:g} a GPU hour")  # fmt: skip
+
+
+def fetch(_: dict) -> None:
+    """Fetch SmolLM2 and say where it lies."""
+    from course_lib.models import FetchError, fetch_smollm2
+
+    try:
+        print(f'{fetch_smollm2()}: load_policy("smollm2") takes it from here')
+    except FetchError as error:
+        raise ValueError(error) from error
 
 
 def progress(_: dict) -> None:
@@ -198,7 +210,8 @@ def doctor(_: dict | None = None) -> int:
 
 
 COMMANDS = {
-    "doctor": doctor, "vram": vram, "speed": speed, "progress": progress, "grade": grade, "check-tasks": check_tasks,
+    "doctor": doctor, "fetch": fetch, "vram": vram, "speed": speed, "progress": progress, "grade": grade,
+    "check-tasks": check_tasks,
 }  # fmt: skip
 
 if __name__ == "__main__":

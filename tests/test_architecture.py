@@ -32,7 +32,7 @@ ALLOWED = {  # each room, and the rooms that it may import, in the order of the 
     "shipped_models": {"world", "models", "trainers"},
     "figures": {"world", "losses", "exact"} | SIZES,
     "widgets": {"figures", "rollouts", "world", "losses", "exact"} | SIZES,
-    "cli": {"machine", "grading"} | SIZES,
+    "cli": {"machine", "grading", "models"} | SIZES,
 }
 
 

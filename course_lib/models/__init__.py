@@ -5,13 +5,16 @@ from course_lib.models.loading import load_policy, load_reward_model
 from course_lib.models.reference import Reference, reference_of
 from course_lib.models.reward import packed_rewards, pair_rewards, sequence_rewards, why_rewards_not_shared
 from course_lib.models.saving import save_pretrained
+from course_lib.models.smollm2 import FetchError, fetch_smollm2, smollm2_folder
 from course_lib.models.vocabulary import pad_id, refuse_unknown_ids
 
 __all__ = [
     "Critic",
+    "FetchError",
     "Reference",
     "ValueHead",
     "critic_of",
+    "fetch_smollm2",
     "load_policy",
     "load_reward_model",
     "packed_rewards",
@@ -21,6 +24,7 @@ __all__ = [
     "refuse_unknown_ids",
     "save_pretrained",
     "sequence_rewards",
+    "smollm2_folder",
     "value_head_of",
     "why_rewards_not_shared",
 ]

@@ -21,6 +21,7 @@ from course_lib.data.hub import offline_if_unreachable
 from course_lib.logprobs import unwrapped
 from course_lib.models.adapters import add_lora, keep_one_packing, load_adapters, nf4, warn_of_wide_matrices
 from course_lib.models.saving import NOTE, remember_origin
+from course_lib.models.smollm2 import smollm2_folder
 from course_lib.world import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,9 @@ def load_policy(
     """A causal language model and its tokenizer, ready to train or sample.
 
     Args:
-        name_or_path: "pocket-world" (the shipped base model), "pocket-world-sft" (the same after SFT), a
-            local folder, or a hub name. A folder of saved adapters gives its base model with them, to train on.
+        name_or_path: "pocket-world" (the shipped base model), "pocket-world-sft" (the same after SFT), "smollm2" (a
+            real one, after `course fetch smollm2`), a local folder, or a hub name. A folder of saved adapters gives its
+            base model with them, to train on.
         lora_rank: train new LoRA adapters of this rank on all linear layers instead of all weights; adapters
             that were loaded are merged into the weights first.
         quantization: None, or "nf4": hold the frozen weights in 4 bits (needs `lora_rank` to train).
@@ -140,7 +142,7 @@ class CheckpointError(OSError):
 
 def _portable(base: str) -> str:
     """The name by which others can load the model too; empty for a folder of this machine."""
-    shipped = {str(folder): name for name, folder in CHECKPOINTS.items()}
+    shipped = {str(folder): name for name, folder in CHECKPOINTS.items()} | {str(smollm2_folder()): "smollm2"}
     return "" if Path(base).is_dir() and base not in shipped else shipped.get(base, base)
 
 
@@ -152,6 +154,10 @@ def _resolved(name: str, beside: Path | None = None) -> str:
     """
     if name in CHECKPOINTS:
         return str(CHECKPOINTS[name])
+    if name == "smollm2":
+        if not (smollm2_folder() / "config.json").is_file():
+            raise CheckpointError("smollm2 is not here yet: run `course fetch smollm2` once (98 MB)")
+        return str(smollm2_folder())
     around = [folder / name for folder in (beside, *beside.resolve().parents)] if beside else []
     for place in around:
         if (place / "config.json").is_file():
