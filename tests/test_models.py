@@ -102,10 +102,43 @@ def test_an_unknown_name_says_what_there_is():
         load_policy("someone/no-such-model")
 
 
-@pytest.mark.parametrize("options", [{"lora_rank": 0}, {"quantization": "int3"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lora_rank": 0},
+        {"quantization": "int3"},
+        {"lora_alpha": 8},
+        {"lora_targets": ["q_proj"]},
+        {"lora_targets": ["no_proj"], "lora_rank": 2},
+        {"lora_targets": "q_proj", "lora_rank": 2},
+        {"device_map": "auto", "device": "cpu"},
+    ],
+)
 def test_nonsense_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         load_policy("pocket-world", **options)
+
+
+def test_adapters_go_where_they_are_told_and_weigh_what_they_are_told(folder):
+    policy, _ = load_policy(folder, lora_rank=4, lora_alpha=6, lora_targets=["q_proj", "v_proj"])
+    trained = {name.split(".lora_")[0].rpartition(".")[2] for name, p in policy.named_parameters() if p.requires_grad}
+    assert trained == {"q_proj", "v_proj"}
+    layer = next(module for module in policy.modules() if hasattr(module, "lora_A"))
+    assert layer.scaling["default"] == 6 / 4
+
+
+def test_the_attention_and_the_places_that_were_asked_for_are_taken(folder, batch):
+    eager, _ = load_policy(folder, attention="eager", device_map={"": "cpu"})
+    assert eager.config._attn_implementation == "eager" and eager.device.type == "cpu"
+    usual, _ = load_policy(folder, device="cpu")
+    torch.testing.assert_close(sequence_logps(eager, **batch), sequence_logps(usual, **batch), atol=1e-4, rtol=1e-5)
+
+
+def test_a_revision_of_adapters_is_refused(folder, tmp_path):
+    policy, tokenizer = load_policy(folder, lora_rank=2)
+    save_pretrained(policy, tokenizer, tmp_path / "adapters")
+    with pytest.raises(ValueError, match="holds adapters"):
+        load_policy(str(tmp_path / "adapters"), revision="v1")
 
 
 def bytes_held(model) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 
 import torch
 
@@ -11,11 +12,22 @@ logger = logging.getLogger(__name__)
 MOSTLY = 0.9  # of a model's matrices in 4 bits: below, the memory that one quantises for is not saved
 
 
-def add_lora(model, rank: int):
-    """New adapters on all linear layers of the language model, its output layer left out; the rest is frozen."""
+def add_lora(model, rank: int, alpha: float | None = None, targets: Sequence[str] | None = None):
+    """New adapters on all linear layers of the language model, its output layer left out; the rest is frozen.
+
+    Args:
+        alpha: the adapters' product is multiplied by alpha / rank; by default 2.
+        targets: names of the layers that get adapters instead, by their last part, such as "q_proj".
+
+    Raises:
+        ValueError: no layer has such a name.
+    """
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model), task_type="CAUSAL_LM")
+    if targets is not None:
+        _refuse_unknown(targets, model)
+    modules = _targets(model) if targets is None else list(targets)
+    config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=modules, task_type="CAUSAL_LM")
     if experts := sum(p.numel() for p in _experts(model)):
         logger.warning(
             "%.3g million weights are experts held in one tensor a layer: they get no adapters and stay as they are",
@@ -24,6 +36,12 @@ def add_lora(model, rank: int):
     with torch.random.fork_rng():
         torch.manual_seed(0)  # adapters begin the same way each time, so that a run repeats from its own seed
         return get_peft_model(model, config)
+
+
+def _refuse_unknown(targets: Sequence[str], model) -> None:
+    linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    if isinstance(targets, str) or not targets or set(targets) - linear:
+        raise ValueError(f"lora_targets are names of linear layers, of {sorted(linear)}; got {targets!r}")
 
 
 def load_adapters(model, source: str):

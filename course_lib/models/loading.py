@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -32,9 +33,14 @@ def load_policy(
     name_or_path: str = "pocket-world",
     *,
     lora_rank: int | None = None,
+    lora_alpha: float | None = None,
+    lora_targets: Sequence[str] | None = None,
     quantization: str | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    device_map: str | dict | None = None,
+    attention: str | None = None,
+    revision: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer, ready to train or sample.
 
@@ -44,16 +50,22 @@ def load_policy(
             base model with them, to train on.
         lora_rank: train new LoRA adapters of this rank on all linear layers instead of all weights; adapters
             that were loaded are merged into the weights first.
+        lora_alpha: adapters are multiplied by lora_alpha / lora_rank; by default twice the rank.
+        lora_targets: names of linear layers that get adapters instead of all, such as ["q_proj", "v_proj"].
         quantization: None, or "nf4": hold the frozen weights in 4 bits (needs `lora_rank` to train).
         dtype: of the weights, with "nf4" of those that are not in 4 bits; by default bf16 for the frozen weights of
             LoRA on a GPU, and fp32 otherwise, because the small updates of full fine-tuning round to nothing in bf16.
         device: by default the first GPU, or the CPU.
+        device_map: spread a model over several GPUs instead, as transformers does: "auto", or module names to devices.
+        attention: transformers' implementation: "sdpa", "eager", "flash_attention_2"; by default its own choice.
+        revision: branch, tag or commit of a model on the hub.
 
     Returns:
         `(model, tokenizer)`; the tokenizer has a pad token and a chat template.
 
     Raises:
-        ValueError: for an unknown quantization, or a LoRA rank below 1.
+        ValueError: for an unknown quantization, a LoRA rank below 1, LoRA's settings without a rank, unknown targets,
+            or both a device and a device map.
         OSError: if the name is neither shipped, nor a local folder, nor to be had from the hub; if the base of saved
             adapters is missing; if a checkpoint is damaged, or pickled instead of in safetensors.
     """
@@ -61,22 +73,29 @@ def load_policy(
         raise ValueError(f"quantization is None or 'nf4'; got {quantization!r}")
     if lora_rank is not None and lora_rank < 1:
         raise ValueError(f"lora_rank is at least 1, or None to train all weights; got {lora_rank}")
+    if lora_rank is None and (lora_alpha or lora_targets):
+        raise ValueError("lora_alpha and lora_targets belong to new adapters: give lora_rank too")
+    if device is not None and device_map is not None:
+        raise ValueError("give either device or device_map")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None:
         dtype = torch.bfloat16 if device.type != "cpu" and (lora_rank or quantization) else torch.float32
-    options = {"dtype": dtype}
+    known = {"attn_implementation": attention, "revision": revision, "device_map": device_map}
+    options = {"dtype": dtype} | {name: value for name, value in known.items() if value is not None}
     if quantization:
-        options |= {"quantization_config": nf4(dtype), "device_map": {"": device}}
+        options |= {"quantization_config": nf4(dtype), "device_map": device_map or {"": device}}
     model, tokenizer = _load(AutoModelForCausalLM, name_or_path, options)
     quantized = getattr(model, "is_loaded_in_4bit", False)
     if quantized:
         keep_one_packing(model)
         warn_of_wide_matrices(model)
     if lora_rank is not None:
-        model = add_lora(model.merge_and_unload() if hasattr(model, "peft_config") else model, lora_rank)
+        whole = model.merge_and_unload() if hasattr(model, "peft_config") else model
+        model = add_lora(whole, lora_rank, lora_alpha, lora_targets)
     elif quantized and not hasattr(model, "peft_config"):
         model.requires_grad_(False)
-    return (model if quantized else model.to(device)).eval(), tokenizer
+    placed = quantized or device_map is not None
+    return (model if placed else model.to(device)).eval(), tokenizer
 
 
 def load_reward_model(
@@ -104,6 +123,8 @@ def _load(auto_class, name: str, options: dict):
         with offline_if_unreachable():
             _refuse_missing_folder(source, f"there is no folder {source}")
             if adapters := _adapter_config(source):
+                if "revision" in options:
+                    raise ValueError(f"{name!r} holds adapters; a revision is taken for whole models alone")
                 base = _resolved(adapters["base_model_name_or_path"], beside=Path(source))
                 _refuse_missing_folder(base, f"the adapters in {source} lie on the base model {base}, which is missing")
             for folder in {source, base}:
@@ -114,7 +135,7 @@ def _load(auto_class, name: str, options: dict):
                 _refuse_pickles_on_hub(source)
                 _warn_of_a_wider_base(model, source)
                 model = load_adapters(model, source)
-            tokenizer = _tokenizer(source, base)
+            tokenizer = _tokenizer(source, base, options.get("revision"))
     except CheckpointError:
         raise
     except ValueError as error:
@@ -228,10 +249,12 @@ def _refuse_unsafe(source: str) -> None:
         )
 
 
-def _tokenizer(source: str, base: str):
+def _tokenizer(source: str, base: str, revision: str | None):
     """The folder's own tokenizer; adapters alone may have been saved without one."""
     has_own = not Path(source).is_dir() or any(Path(source).glob("tokenizer*"))
-    return AutoTokenizer.from_pretrained(source if has_own else base, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(
+        source if has_own else base, trust_remote_code=False, revision=revision or "main"
+    )
 
 
 def _damaged(source: str, base: str) -> str:
