@@ -46,6 +46,7 @@ def lab(course):
     command = [sys.executable, "-m", "course_lib.cli", "lab", "--no-browser", f"--ServerApp.port={port}"]
     command += [f"--IdentityProvider.token={TOKEN}", "--ServerApp.ip=127.0.0.1"]
     private = {f"JUPYTER_{kind}_DIR": str(course / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    private["COURSE_PROGRESS"] = str(course / "progress.json")
     log = (course / "lab.log").open("w")
     server = subprocess.Popen(command, cwd=course, env=os.environ | private, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"

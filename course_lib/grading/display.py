@@ -8,7 +8,7 @@ from pathlib import Path
 
 from course_lib.grading.reports import Diagnosis, LessonProgress, Verdict
 
-GOOD, BAD = "#1b7837", "#b2182b"
+GOOD, BAD = "darkgreen", "firebrick"
 CELL = "style='text-align:left;padding:2px 10px 2px 0'"
 
 
@@ -135,7 +135,7 @@ def _bar(lesson: LessonProgress) -> str:
 
 def _squares(lesson: LessonProgress) -> str:
     def square(task: str, title: str, points: int, of: int, tries: int) -> str:
-        colour = GOOD if points == of else "#e08214" if tries else "#cccccc"
+        colour = GOOD if points == of else "darkorange" if tries else "lightgrey"
         said = escape(f"{task} {title}: {points} of {of} points, tried {tries} times", quote=True)
         return f"<span title='{said}' style='color:{colour}'>■</span>"
 
