@@ -14,6 +14,7 @@ from pathlib import Path
 
 from course_lib.sizing.settings import UNTIMED, Settings, SpeedSettings
 
+LAB_SETTINGS = Path(__file__).with_name("lessons")  # Jupyter reads its folder labconfig
 FIRST_LESSON = Path("notebooks", "00_start_here.ipynb")
 
 
@@ -73,7 +74,9 @@ def lab(extra: list[str]) -> int:
         print(f"there is no {FIRST_LESSON} here: run this in the course's folder, a clone of the repository")
         return 1
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
-    command.append("--LabApp.news_url=None")  # or Lab asks at its first start whether it may fetch news
+    command.append("--LabApp.news_url=None")  # no news are fetched; that Lab may not ask either stands in LAB_SETTINGS
+    paths = filter(None, [str(LAB_SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH")])
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(paths)
     command.append(f"--LabApp.default_url=/lab/tree/{FIRST_LESSON.as_posix()}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")

@@ -78,6 +78,8 @@ def test_lab_asks_nothing_about_news(lab):
     _, page = fetch(lab)
     config = json.loads(re.search(r'id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.S)[1])
     assert config["news"] == {"disabled": True}
+    _, answer = fetch(f"{lab}/lab/api/settings/@jupyterlab/apputils-extension:notification")
+    assert json.loads(answer)["schema"]["properties"]["fetchNews"]["default"] == "false"
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -139,6 +141,7 @@ def test_a_browser_opens_an_exercise_and_its_panel_checks_and_hints(lab, course)
         page.locator(".widget-dropdown select").first.select_option(label="04.2 DPO's loss")
         assert "3 of 3 points" in press(page, "Check") and "hint 1 of 3" in press(page, "Hint")
         assert "kept in" in press(page, "Progress")
+        assert not page.get_by_text("official Jupyter news").count()
         page.screenshot(path=os.environ.get("COURSE_SCREENSHOT", course / "panel.png"))
         browser.close()
 

@@ -1,1 +1,1 @@
-"""What lessons share: their list (`curriculum`) and the settings of their runs (`settings`)."""
+"""What lessons share: their list (`curriculum`), their runs' settings (`settings`), and JupyterLab's (`labconfig`)."""
