@@ -27,11 +27,13 @@ def notebook_of(folder: str, lesson: str):
     return nbformat.read(path, as_version=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_is_proved(name):
     assert not faults(TASKS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_faults_made_by_machine_are_noticed_but_for_those_that_change_nothing(name):
     task = TASKS[name]
