@@ -12,7 +12,7 @@ import pytest
 from course_lib.grading.bank import task_of
 from course_lib.grading.batch import Submission, grade_one
 from course_lib.grading.notebook import packed
-from course_lib.grading.sandbox import Stopped, Worker, _box, _environment, box_trouble
+from course_lib.grading.sandbox import Worker, _box, _environment, box_trouble
 from course_lib.grading.submissions import answer_id
 from course_lib.grading.verdict import judge, request_for
 
@@ -171,10 +171,7 @@ def kernel_verdict(holder: dict, function):
     """What a notebook's check would say: the function is packed here and unpacked in the worker."""
     cases = TASK.draw_cases()
     request = request_for(TASK, cases, {"pickle": base64.b64encode(packed(function)).decode()}, SECONDS)
-    try:
-        reply = holder["worker"].ask(request)
-    except Stopped:
-        reply = {"outcomes": [], "ended": "exit"}
+    reply = holder["worker"].ask(request)
     if reply["ended"]:
         holder["worker"].close()
         holder["worker"] = Worker(boxed=holder["boxed"])

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from course_lib.grading import bank
 from course_lib.grading.outcomes import printable
 from course_lib.grading.reports import Verdict
-from course_lib.grading.sandbox import Stopped, Worker, box_trouble
+from course_lib.grading.sandbox import SandboxError, Worker, box_trouble
 from course_lib.grading.submissions import SubmissionError, answers, check_file, code_cells, defines, source_of
 from course_lib.grading.tables import write_tables
 from course_lib.grading.task import Task
@@ -30,10 +30,6 @@ from course_lib.grading.verdict import judge, refusal, request_for
 
 SECONDS = 10.0  # of the processor, for one answer on all its inputs
 RESULTS = "results.jsonl"
-
-
-class SandboxError(RuntimeError):
-    """No worker starts: nothing can be graded."""
 
 
 class GradingRefused(ValueError):
@@ -228,15 +224,10 @@ def _verdicts(tasks: Sequence[Task], found: dict[str, str], boxed: bool) -> Iter
                 continue
             worker = worker or Worker(boxed=boxed)
             cases = task.draw_cases()
-            try:
-                answer = {"cell": found[task.id], "name": task.function}
-                reply = worker.ask(request_for(task, cases, answer, SECONDS))
-            except Stopped as stopped:
-                if not worker.ready:
-                    raise SandboxError(f"the sandbox does not start: {stopped}") from stopped
-                reply = {"outcomes": [], "ended": "exit"}
-            yield judge(task, cases, reply.get("outcomes", []), reply.get("ended"))
-            if reply.get("ended"):
+            answer = {"cell": found[task.id], "name": task.function}
+            reply = worker.ask(request_for(task, cases, answer, SECONDS))
+            yield judge(task, cases, reply["outcomes"], reply["ended"])
+            if reply["ended"]:
                 worker.close()
                 worker = None
     finally:

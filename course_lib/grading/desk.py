@@ -5,7 +5,7 @@ from __future__ import annotations
 from course_lib.grading import records
 from course_lib.grading.bank import UnknownTask, task_of, tasks_of
 from course_lib.grading.checker import SECONDS
-from course_lib.grading.sandbox import Stopped, Worker
+from course_lib.grading.sandbox import Worker
 from course_lib.grading.task import Task
 from course_lib.grading.verdict import Verdict, judge, refusal, request_for
 
@@ -37,13 +37,8 @@ class Desk:
 
     def check(self, task: Task, pickled: str) -> Verdict:
         cases = task.draw_cases()
-        try:
-            reply = self.worker.ask(request_for(task, cases, {"pickle": pickled}, SECONDS))
-        except Stopped as stopped:
-            if not self.worker.ready:
-                raise RuntimeError(f"the sandbox does not start: {stopped}") from stopped
-            reply = {"outcomes": [], "ended": "exit"}
-        if reply.get("ended"):
+        reply = self.worker.ask(request_for(task, cases, {"pickle": pickled}, SECONDS))
+        if reply["ended"]:
             self.worker.close()
             self.worker = Worker()
-        return judge(task, cases, reply.get("outcomes", []), reply.get("ended"))
+        return judge(task, cases, reply["outcomes"], reply["ended"])

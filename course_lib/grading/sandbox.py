@@ -23,8 +23,8 @@ GRACE_SECONDS = 5.0  # what a worker may take over a request's own limit, on a b
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 
 
-class Stopped(Exception):
-    """The worker ended, or did not answer in time."""
+class SandboxError(RuntimeError):
+    """No worker starts: nothing can be checked."""
 
 
 class Worker:
@@ -45,10 +45,10 @@ class Worker:
         self.ready = False
 
     def ask(self, request: dict) -> dict:
-        """The worker's reply to a request.
+        """{"outcomes", "ended"}; a worker that an answer has ended or silenced is closed, and that is an outcome too.
 
         Raises:
-            Stopped: it ended or went silent; this worker is closed then.
+            SandboxError: the worker never started.
         """
         try:
             if not self.ready:
@@ -58,7 +58,9 @@ class Worker:
             return json.loads(self._line(limit))
         except (OSError, ValueError, RecursionError) as error:
             self.close()
-            raise Stopped(str(error)) from error
+            if not self.ready:
+                raise SandboxError(f"the sandbox does not start: {error}") from error
+            return {"outcomes": [], "ended": "exit"}
 
     def _line(self, seconds: float) -> bytes:
         deadline, pipe = time.monotonic() + seconds, self.process.stdout.fileno()

@@ -335,7 +335,7 @@ def serve() -> None:
 def _here(request: dict) -> dict:
     outcomes: list[dict] = []
     answer(request, outcomes.append)
-    return {"outcomes": outcomes}
+    return {"outcomes": outcomes, "ended": None}
 
 
 def _in_fork(request: dict) -> dict:
