@@ -84,7 +84,36 @@ def _two_betas(value) -> str:
 
 
 @dataclass
-class TrainingConfig:
+class Checked:
+    """Settings, each a `setting`: checked when they are made, and plain values for YAML or JSON."""
+
+    def __post_init__(self):
+        for known in fields(self):
+            if allowed := known.metadata["check"](getattr(self, known.name)):
+                raise ValueError(f"{known.name} is {allowed}; got {getattr(self, known.name)!r}")
+
+    def to_dict(self) -> dict:
+        """All settings as plain values, for YAML or JSON."""
+        return {known.name: _plain(getattr(self, known.name)) for known in fields(self)}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping):
+        """A config from plain values, such as a YAML file holds; what is left out keeps its default.
+
+        Raises:
+            ValueError: for a name that is no setting (the nearest one is named), or a value that cannot be meant.
+        """
+        names = [known.name for known in fields(cls)]
+        for name in settings:
+            if name not in names:
+                near = difflib.get_close_matches(str(name), names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+                raise ValueError(f"{cls.__name__} has no setting {name!r}; {hint}")
+        return cls(**settings)
+
+
+@dataclass
+class TrainingConfig(Checked):
     """Settings that every trainer has.
 
     Default learning rates suit models of billions of parameters; the course's tiny one takes about a
@@ -124,9 +153,7 @@ class TrainingConfig:
     progress: bool = setting(True, flag, "show a progress bar")
 
     def __post_init__(self):
-        for known in fields(self):
-            if allowed := known.metadata["check"](getattr(self, known.name)):
-                raise ValueError(f"{known.name} is {allowed}; got {getattr(self, known.name)!r}")
+        super().__post_init__()
         if self.accumulation > self.batch_size:
             raise ValueError(
                 f"a batch of {self.batch_size} cannot be cut into {self.accumulation} micro-batches; "
@@ -135,25 +162,6 @@ class TrainingConfig:
 
         if self.keep_best and not (self.eval_every and self.checkpoint_folder):
             raise ValueError("keep_best needs eval_every, to know what is best, and checkpoint_folder, to keep it in")
-
-    def to_dict(self) -> dict:
-        """All settings as plain values, for YAML or JSON."""
-        return {known.name: _plain(getattr(self, known.name)) for known in fields(self)}
-
-    @classmethod
-    def from_dict(cls, settings: Mapping):
-        """A config from plain values, such as a YAML file holds; what is left out keeps its default.
-
-        Raises:
-            ValueError: for a name that is no setting (the nearest one is named), or a value that cannot be meant.
-        """
-        names = [known.name for known in fields(cls)]
-        for name in settings:
-            if name not in names:
-                near = difflib.get_close_matches(str(name), names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
-                raise ValueError(f"{cls.__name__} has no setting {name!r}; {hint}")
-        return cls(**settings)
 
 
 def _plain(value):
