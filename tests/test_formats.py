@@ -11,8 +11,8 @@ import pytest
 from conftest import tiny_llama
 
 import course_lib
-from course_lib import KTOConfig, KTOTrainer, PreferenceConfig, PreferenceTrainer, RecordError, load_records
-from course_lib.data import Encoded, encode_records, fit_rows, hub, keep_valid, validate_records
+from course_lib import KTOConfig, KTOTrainer, PreferenceConfig, PreferenceTrainer, RecordError, hub, load_records
+from course_lib.data import Encoded, encode_records, fit_rows, keep_valid, looks_local, validate_records
 from course_lib.world import unpaired_records
 
 HH = {
@@ -71,10 +71,10 @@ def test_other_labels_are_named(given):
 
 
 def test_other_columns_are_named_and_can_be_renamed():
-    row = {"instruction": "a", "output": "b"}
-    with pytest.raises(RecordError, match=r"it has 'instruction', 'output'.*columns="):
-        validate_records(load_records([row], "sft"), "sft")
-    columns = {"instruction": "prompt", "output": "completion"}
+    row = {"asked": "a", "said": "b"}
+    with pytest.raises(RecordError, match=r"it has 'asked', 'said'.*columns="):
+        validate_records([row], "sft")
+    columns = {"asked": "prompt", "said": "completion"}
     assert load_records([row], "sft", columns=columns) == [{"prompt": "a", "completion": "b"}]
 
 
@@ -111,8 +111,8 @@ def test_files_that_cannot_be_read_are_named_with_what_to_do(name, data, what, t
     assert name in str(error.value)
 
 
-def test_a_folder_and_a_missing_file_are_no_hub_names(tmp_path):
-    with pytest.raises(ValueError, match="is a folder"):
+def test_an_empty_folder_and_a_missing_file_are_no_hub_names(tmp_path):
+    with pytest.raises(OSError, match="doesn't contain any data files"):
         load_records(str(tmp_path), "sft")
     with pytest.raises(FileNotFoundError, match="no.csv"):
         load_records("no.csv", "sft")
@@ -173,3 +173,17 @@ def test_an_unreachable_hub_is_known_within_two_seconds(monkeypatch):
     with pytest.raises(OSError, match="pocket-world"):
         load_records("someone/no-such-data-set")
     hub.is_reachable.cache_clear()
+
+
+def test_names_of_files_are_told_from_those_of_a_hub(tmp_path):
+    assert all(looks_local(name) for name in ("rows.jsonl", "rows.zst", str(tmp_path), "/nowhere/rows"))
+    assert not looks_local("someone/some-data-set")
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_libraries_of_an_unreachable_hub_use_what_they_have_and_are_then_as_before(reachable, monkeypatch):
+    monkeypatch.setattr(hub, "is_reachable", lambda: reachable)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    with hub.offline_if_unreachable():
+        assert datasets.config.HF_HUB_OFFLINE is not reachable
+    assert datasets.config.HF_HUB_OFFLINE is False

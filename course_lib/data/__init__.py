@@ -9,6 +9,7 @@ from course_lib.data.collation import (
     even_parts,
     shared_length,
 )
+from course_lib.data.files import looks_local
 from course_lib.data.lengths import fit_rows
 from course_lib.data.loading import load_records
 from course_lib.data.pairs import same_length, shared_words
@@ -43,6 +44,7 @@ __all__ = [
     "fit_rows",
     "keep_valid",
     "load_records",
+    "looks_local",
     "same_length",
     "shared_length",
     "shared_words",

@@ -79,7 +79,12 @@ def row_uniforms(seed: int, rows: Sequence[int], count: int) -> Tensor:
     return torch.stack([_numbers(seed, row, count) for row in rows])
 
 
-def _numbers(seed: int, row: int, count: int) -> Tensor:
+def row_seed(seed: int, row: int) -> int:
+    """A row's own seed, at least 0 and below 2^63."""
     digest = hashlib.blake2b(f"{seed}-{row}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
+    return int.from_bytes(digest) >> 1
+
+
+def _numbers(seed: int, row: int, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(row_seed(seed, row))
     return torch.rand(count, generator=generator, dtype=torch.float64)

@@ -46,6 +46,7 @@ def generate(
     n: int = 1,
     max_new_tokens: int,
     seed: int,
+    first: int = 0,
     batch_size: int,
     log_probabilities: bool = True,
     ends: Callable[[list[int]], bool] | None = None,
@@ -53,10 +54,10 @@ def generate(
 ) -> list[Completion]:
     """`n` completions of each encoded prompt, those of a prompt one after another.
 
-    A completion depends on the model, its prompt, the seed and its own number, and on its neighbours and the batch's
-    size only as far as floating point does.
+    A completion depends on the model, its prompt, the seed and its own number, of which the prompts' count from
+    `first`, and on its neighbours and the batch's size only as far as floating point does.
     """
-    _refuse_settings(n=n, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
+    refuse_settings(n=n, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
     refuse_unknown_ids(model, {i for row in encoded for i in row})
     refuse_overflow(model, encoded, max_new_tokens)
     if not encoded:
@@ -69,7 +70,7 @@ def generate(
             numbers = [n * i + j for i in rows for j in range(n)]
             steps, logits = _first(way, model, [encoded[i] for i in rows], n, pad_id(model, tokenizer), max_new_tokens)
             stops = torch.tensor(sorted(stop_ids(model, tokenizer)), device=logits.device, dtype=torch.long)
-            uniforms = row_uniforms(seed, numbers, max_new_tokens).to(logits.device)
+            uniforms = row_uniforms(seed, [n * first + number for number in numbers], max_new_tokens).to(logits.device)
             written = _write(steps, logits, decoding, uniforms, stops, log_probabilities, ends)
             for number, completion in zip(numbers, written, strict=True):
                 found[number] = completion
@@ -134,7 +135,8 @@ def _batches(rows: Sequence[list[int]], size: int, pads: bool) -> list[list[int]
     return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
-def _refuse_settings(**settings) -> None:
+def refuse_settings(**settings) -> None:
+    """Raise `ValueError` for counts below 1, and a seed below 0."""
     for name, value in settings.items():
         least = 0 if name == "seed" else 1
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:

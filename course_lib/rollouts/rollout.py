@@ -78,6 +78,7 @@ def roll_out(
     max_new_tokens: int = 48,
     decoding: Decoding | None = None,
     seed: int = 0,
+    first: int = 0,
     batch_size: int = 256,
     stop_strings: Sequence[str] = (),
     encoded: Sequence[list[int]] | None = None,
@@ -93,6 +94,7 @@ def roll_out(
         max_new_tokens: where a completion is cut off.
         decoding: temperature, top-k and top-p; by default the model's own distribution.
         seed: of the draws; each row has random numbers of its own, whatever the batch's size.
+        first: the number of the first prompt among those that the seed draws for, where these are some of them.
         batch_size: completions drawn together.
         stop_strings: a completion also ends once its text holds one of these.
         encoded: the prompts' token ids, where they are known already.
@@ -103,12 +105,7 @@ def roll_out(
             from), an empty prompt, a prompt that leaves no room in the context, or ids that the model does not have.
         TypeError: if `prompts` is one string, one dialogue, or records.
     """
-    decoding = decoding or Decoding()
-    if decoding.greedy:
-        raise ValueError("a rollout is drawn, and at temperature 0 nothing is; use `sample` for greedy replies")
-    if not (prompts := as_prompts(prompts)):
-        raise ValueError("there are no prompts to roll out")
-    encoded = encode_prompts(prompts, tokenizer) if encoded is None else list(encoded)
+    decoding, prompts, encoded = as_asked(prompts, tokenizer, decoding, encoded)
 
     def ends(ids: list[int]) -> bool:
         text = tokenizer.decode(ids)
@@ -116,9 +113,26 @@ def roll_out(
 
     with merged_adapters(model):
         found = generate(
-            model, tokenizer, encoded, decoding, n=n, max_new_tokens=max_new_tokens, seed=seed,
+            model, tokenizer, encoded, decoding, n=n, max_new_tokens=max_new_tokens, seed=seed, first=first,
             batch_size=batch_size, ends=ends if stop_strings else None, progress=progress,
         )  # fmt: skip
+    return as_rollout(prompts, encoded, found, tokenizer, n, decoding, stop_strings)
+
+
+def as_asked(prompts: Sequence, tokenizer, decoding: Decoding | None, encoded: Sequence[list[int]] | None) -> tuple:
+    """The distribution, the prompts and their ids, with what is not given filled in (errors as in `roll_out`)."""
+    decoding = decoding or Decoding()
+    if decoding.greedy:
+        raise ValueError("a rollout is drawn, and at temperature 0 nothing is; use `sample` for greedy replies")
+    if not (prompts := as_prompts(prompts)):
+        raise ValueError("there are no prompts to roll out")
+    return decoding, prompts, encode_prompts(prompts, tokenizer) if encoded is None else list(encoded)
+
+
+def as_rollout(
+    prompts: list, encoded: list, found: list[Completion], tokenizer, n: int, decoding: Decoding, stop_strings: Sequence
+) -> Rollout:
+    """Completions with their prompts and as text, those of a prompt one after another."""
     repeated = [prompt for prompt in prompts for _ in range(n)]
     spoken = [done.ids[:-1] if done.ended and not stop_strings else done.ids for done in found]
     texts = tokenizer.batch_decode(spoken, skip_special_tokens=True)
