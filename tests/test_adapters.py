@@ -16,7 +16,7 @@ from transformers import (
 
 from course_lib import PreferenceConfig, PreferenceTrainer, estimate_memory, load_policy
 from course_lib.models import save_pretrained
-from course_lib.models.adapters import add_lora, share_in_4_bits
+from course_lib.models.adapters import add_lora, quantized_share
 from course_lib.world import preference_records
 
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -63,21 +63,22 @@ MOE = {
 def test_a_model_that_is_hardly_in_4_bits_says_so_with_the_share_and_keeps_the_dtype(name, tokenizer, tmp_path, caplog):
     save_pretrained(MOE[name](len(tokenizer)), tokenizer, tmp_path)
     policy, _ = load_policy(str(tmp_path), lora_rank=4, quantization="nf4", dtype=torch.bfloat16, device="cpu")
-    share = share_in_4_bits(policy)
+    share = quantized_share(policy)
     assert share < 0.5 and f"only {share:.0%} of the layers' weights are in 4 bits" in caplog.text
     wide = {p.dtype for n, p in policy.named_parameters() if "lora_" not in n and not hasattr(p, "quant_state")}
     assert wide == {torch.bfloat16}
 
 
 def test_experts_without_adapters_are_said_to_have_none(caplog):
-    add_lora(MOE["mixtral"](300), 4)
+    model = add_lora(MOE["mixtral"](300), 4)
     assert "experts" in caplog.text and "no adapters" in caplog.text
+    assert all("self_attn" in name for name in adapted(model)), "PEFT would put them on the experts as well"
 
 
 def test_a_dense_model_in_4_bits_is_all_in_4_bits_without_a_word(tokenizer, tmp_path, caplog):
     save_pretrained(tiny_llama(len(tokenizer)), tokenizer, tmp_path)
     policy, _ = load_policy(str(tmp_path), quantization="nf4", device="cpu")
-    assert share_in_4_bits(policy) == 1.0 and "4 bits" not in caplog.text
+    assert quantized_share(policy) == 1.0 and "4 bits" not in caplog.text
 
 
 def held_bytes(model) -> int:

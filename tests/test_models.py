@@ -12,7 +12,7 @@ from course_lib.data import collate_pairs
 from course_lib.data.tokenization import encode_row
 from course_lib.memory import estimate_memory
 from course_lib.models import save_pretrained, sequence_rewards
-from course_lib.models.adapters import add_lora, share_in_4_bits
+from course_lib.models.adapters import add_lora, quantized_share
 from course_lib.sizing import architecture_of
 from course_lib.world import preference_records, user
 
@@ -37,28 +37,50 @@ def test_fresh_lora_changes_nothing_and_trains_little(folder, batch):
     assert trained and all("lora_" in name for name in trained)
 
 
-def test_nf4_policy_scores_nearly_like_the_full_one_and_trains_adapters(folder, batch):
+LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
+
+
+@pytest.mark.parametrize(("kind", "layer"), LAYERS.items())
+def test_a_quantised_policy_scores_nearly_like_the_full_one_and_trains_adapters(kind, layer, folder, batch):
     pytest.importorskip("bitsandbytes")
     full, _ = load_policy(folder, device="cpu")
-    quantised, _ = load_policy(folder, lora_rank=4, quantization="nf4", device="cpu")
-    kinds = {type(m).__name__ for m in quantised.modules()}
-    assert "Linear4bit" in kinds
+    quantised, _ = load_policy(folder, lora_rank=4, quantization=kind, device="cpu")
+    assert layer in {type(m).__name__ for m in quantised.modules()}
     ours, exact = sequence_logps(quantised, **batch), sequence_logps(full, **batch)
     assert not torch.equal(ours, exact)
-    torch.testing.assert_close(ours, exact, atol=5, rtol=0.1)
+    near = {"atol": 5, "rtol": 0.1} if kind == "nf4" else {"atol": 1, "rtol": 0.01}
+    torch.testing.assert_close(ours, exact, **near)
     ours.sum().backward()
     assert all(p.grad is not None for n, p in quantised.named_parameters() if "lora_A" in n)
 
 
-def test_a_quantised_policy_trains_its_adapters_against_itself(folder, tokenizer):
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_quantised_policy_trains_its_adapters_against_itself(kind, folder, tokenizer):
     pytest.importorskip("bitsandbytes")
-    policy, _ = load_policy(folder, lora_rank=4, quantization="nf4", device="cpu")
+    policy, _ = load_policy(folder, lora_rank=4, quantization=kind, device="cpu")
     config = PreferenceConfig(batch_size=4, learning_rate=1e-2, epochs=4, progress=False, log_every=1)
     trainer = PreferenceTrainer(policy, tokenizer, preference_records(8), config)
     history = trainer.train()
     assert trainer.reference.kind == "adapter-off"
     assert history.rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert history.rows[-1]["loss"] < history.rows[0]["loss"] - 0.02
+
+
+def test_adapters_on_8_bits_are_loaded_as_they_were_and_say_so_elsewhere(folder, tokenizer, batch, tmp_path, caplog):
+    pytest.importorskip("bitsandbytes")
+    policy, _ = load_policy(folder, lora_rank=4, quantization="int8", device="cpu")
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if "lora_B" in name:
+                p.normal_()
+    expected = sequence_logps(policy, **batch)
+    save_pretrained(policy, tokenizer, tmp_path / "saved")
+    again, _ = load_policy(str(tmp_path / "saved"), quantization="int8", device="cpu")
+    torch.testing.assert_close(sequence_logps(again, **batch), expected, atol=1e-3, rtol=1e-4)
+    assert not caplog.text
+    save_pretrained(load_policy("pocket-world-sft", lora_rank=4, quantization="int8")[0], tokenizer, tmp_path / "named")
+    load_policy(str(tmp_path / "named"), device="cpu")
+    assert "8 bits" in caplog.text and "quantization='int8'" in caplog.text
 
 
 def test_reference_kinds(folder):
@@ -142,8 +164,8 @@ def test_a_revision_of_adapters_is_refused(folder, tmp_path):
 
 
 def bytes_held(model) -> int:
-    """Of all parameters, and of what bitsandbytes keeps beside those in 4 bits."""
-    total = 0
+    """Of all parameters, and of what bitsandbytes keeps beside those in 4 or 8 bits."""
+    total = sum(m.weight.SCB.nbytes for m in model.modules() if hasattr(m, "state"))
     for p in model.parameters():
         total += p.numel() * p.element_size()
         if hasattr(p, "quant_state"):
@@ -153,13 +175,13 @@ def bytes_held(model) -> int:
     return total
 
 
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.bfloat16, "bf16"), (torch.float32, "fp32")])
-def test_qlora_takes_the_bytes_that_the_estimate_counts(dtype, precision, folder):
+def test_qlora_takes_the_bytes_that_the_estimate_counts(dtype, precision, kind, folder):
     pytest.importorskip("bitsandbytes")
-    model, _ = load_policy(folder, lora_rank=4, quantization="nf4", dtype=dtype, device="cpu")
-    estimate = estimate_memory(
-        architecture_of(model.config), "sft", precision=precision, quantization="nf4", lora_rank=4
-    )
+    model, _ = load_policy(folder, lora_rank=4, quantization=kind, dtype=dtype, device="cpu")
+    options = {"precision": precision, "quantization": kind, "lora_rank": 4}
+    estimate = estimate_memory(architecture_of(model.config), "sft", **options)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     assert bytes_held(model) + 3 * trained == estimate.states  # the gradients and both moments, as wide as what trains
 
@@ -176,21 +198,26 @@ def experts(kind, tokenizer):
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3-moe"])
-def test_experts_that_stay_wide_and_untrained_are_told_with_their_share(kind, tokenizer, tmp_path, caplog):
+@pytest.mark.parametrize(("quantization", "bits"), [("nf4", 4), ("int8", 8)])
+def test_experts_that_stay_wide_and_untrained_are_told_with_their_share(
+    quantization, bits, kind, tokenizer, tmp_path, caplog
+):
     pytest.importorskip("bitsandbytes")
     save_pretrained(experts(kind, tokenizer), tokenizer, tmp_path)
-    model, _ = load_policy(str(tmp_path), lora_rank=4, quantization="nf4", dtype=torch.bfloat16, device="cpu")
-    share = share_in_4_bits(model.get_base_model())
-    assert share < 0.5 and f"only {100 * share:.0f}% of the layers' weights are in 4 bits" in caplog.text
+    model, _ = load_policy(str(tmp_path), lora_rank=4, quantization=quantization, dtype=torch.bfloat16, device="cpu")
+    share = quantized_share(model.get_base_model())
+    assert share < 0.5 and f"only {100 * share:.0f}% of the layers' weights are in {bits} bits" in caplog.text
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained and all("self_attn" in name for name in trained)
     assert "experts held in one tensor a layer: they get no adapters" in caplog.text
     frozen = {p.dtype for name, p in model.named_parameters() if "lora_" not in name}
-    assert frozen == {torch.bfloat16, torch.uint8}
+    assert frozen == {torch.bfloat16, torch.uint8 if bits == 4 else torch.int8}
 
 
 def test_a_dense_model_in_4_bits_has_nothing_to_tell(folder, caplog):
     pytest.importorskip("bitsandbytes")
     model, _ = load_policy(folder, lora_rank=4, quantization="nf4", device="cpu")
-    assert share_in_4_bits(model.get_base_model()) == 1 and "4 bits" not in caplog.text
+    assert quantized_share(model.get_base_model()) == 1 and "4 bits" not in caplog.text
 
 
 TEXT = dict(vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)

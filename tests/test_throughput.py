@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,12 +12,17 @@ from test_memory import SMALL
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
     MixtralConfig,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from course_lib.claims.reported_speed import (
@@ -37,11 +43,14 @@ LLAMA = ARCHITECTURES["llama-3-8b"]
 MATRICES = LLAMA.parameters("none") - 128256 * 4096 - (2 * 32 + 1) * 4096  # a layer's weights without norms, 32 times
 H100 = GPUS["H100-80GB"]
 CONFIGS = [LlamaConfig(**SMALL), Qwen2Config(**SMALL), Qwen3Config(**SMALL), GemmaConfig(**SMALL),
-           MixtralConfig(**SMALL), GPT2Config(n_embd=96, n_layer=2, n_head=4)]  # fmt: skip
+           MixtralConfig(**SMALL), GPT2Config(n_embd=96, n_layer=2, n_head=4), Gemma2Config(**SMALL),
+           Gemma3TextConfig(**SMALL), Phi3Config(**SMALL, pad_token_id=0), GptOssConfig(**SMALL, num_local_experts=4),
+           Qwen3MoeConfig(**SMALL, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64,
+                          mlp_only_layers=[1])]  # fmt: skip
 
 
 def real_model(config):
-    plain = {"experts_implementation": "eager"} if config.model_type == "mixtral" else {}  # else they go uncounted
+    plain = {"experts_implementation": "eager"} if hasattr(config, "num_experts_per_tok") else {}  # else uncounted
     return AutoModelForCausalLM.from_config(config, attn_implementation="eager", **plain)
 
 
@@ -56,8 +65,8 @@ def test_flops_are_those_of_real_models(config):
     model, arch = real_model(config), architecture_of(config)
     s = SpeedSettings("sft", batch_size=2, sequence_length=48, attention="eager")
     there, out = counted(model, torch.zeros(2, 48, dtype=torch.long))
-    assert there == forward(arch, s, POLICY, training_batch(s)).flops
-    assert counted(out.logits.sum().backward)[0] == backward(arch, s, POLICY, training_batch(s)).flops
+    assert there == forward(arch, s, POLICY, training_batch(arch, s)).flops
+    assert counted(out.logits.sum().backward)[0] == backward(arch, s, POLICY, training_batch(arch, s)).flops
 
 
 def test_flops_of_adapters_are_those_of_peft():
@@ -67,8 +76,8 @@ def test_flops_of_adapters_are_those_of_peft():
     model.enable_input_require_grads()  # else the first layer needs no gradient of its input
     arch, s = architecture_of(CONFIGS[0]), SpeedSettings("sft", sequence_length=48, attention="eager", lora_rank=4)
     there, out = counted(model, torch.zeros(1, 48, dtype=torch.long))
-    assert there == forward(arch, s, POLICY, training_batch(s)).flops
-    assert counted(out.logits.sum().backward)[0] == backward(arch, s, POLICY, training_batch(s)).flops
+    assert there == forward(arch, s, POLICY, training_batch(arch, s)).flops
+    assert counted(out.logits.sum().backward)[0] == backward(arch, s, POLICY, training_batch(arch, s)).flops
 
 
 def test_flops_of_sampling_are_those_of_generate():
@@ -170,6 +179,30 @@ def test_a_shared_prompt_saves_its_second_reading():
     assert estimate_throughput("llama-3-8b", "dpo", logits="completion").flops < plain.flops * 1.1
 
 
+def test_a_sliding_layer_meets_the_keys_in_its_window():
+    arch, s = replace(LLAMA, window=3, sliding_layers=16), SpeedSettings("sft", sequence_length=5)
+    every, near = 1 + 2 + 3 + 4 + 5, 1 + 2 + 3 + 3 + 3
+    assert training_batch(arch, s).keys == (every + near) / 2
+    far, close = (estimate_throughput(a, "rloo", sequence_length=4096) for a in (LLAMA, replace(arch, window=128)))
+    assert close.phases["rollout decoding"].bytes < far.phases["rollout decoding"].bytes
+    cached = [found.memory.parts["rollout"]["policy", "kv cache"] for found in (close, far)]
+    assert cached[0] / cached[1] == (4096 + 128) / (2 * 4096)
+
+
+def test_a_shared_prompt_saves_memory_too():
+    plain, shared = (
+        estimate_throughput("llama-3-8b", "dpo", batch_size=8, shared_prompt=s).memory.peak for s in (False, True)
+    )
+    assert shared < plain
+
+
+def test_8_bit_weights_are_read_as_they_are():
+    options = {"lora_rank": 16, "completion_length": 2}
+    four, eight, wide = (estimate_throughput(LLAMA, "rloo", **options, quantization=q) for q in ("nf4", "int8", None))
+    reads = [found.phases["rollout decoding"].bytes for found in (eight, wide, four)]
+    assert reads == sorted(reads) and reads[0] < 0.65 * reads[1]
+
+
 def test_a_mixture_computes_with_the_chosen_experts_and_reads_those_that_any_token_chose():
     dense, sparse = (estimate_throughput(m, "rloo", batch_size=1) for m in ("mistral-7b", "mixtral-8x7b"))
     assert 1.6 < sparse.flops / dense.flops < 2
@@ -234,7 +267,7 @@ def test_words_tables_and_plain_values_agree():
     assert seconds.loc["SimPO", "reference forward"] == 0 < seconds.loc["DPO", "reference forward"]
 
 
-MODELS = st.sampled_from(sorted(name for name, arch in ARCHITECTURES.items() if not arch.experts))  # they refuse LoRA
+MODELS = st.sampled_from(sorted(ARCHITECTURES))
 METHODS = st.sampled_from(["sft", "reward", "dpo", "kto", "simpo", "orpo", "ppo", "rloo"])
 OPTIONS = st.fixed_dictionaries({"batch_size": st.integers(1, 64), "gradient_checkpointing": st.booleans(),
                                  "sequence_length": st.sampled_from([2, 128, 1000]), "gpu": st.sampled_from(list(GPUS)),

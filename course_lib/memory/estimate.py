@@ -12,13 +12,14 @@ from numbers import Real
 
 from course_lib.memory.states import model_states, states_of
 from course_lib.memory.step import Parts, Step
-from course_lib.sizing.architectures import Architecture, Weight, architecture_of
+from course_lib.sizing.architectures import architecture_of
 from course_lib.sizing.hardware import CONTEXT_BYTES, FRAGMENTATION, GB, GIB, GPUS, memory_of
 from course_lib.sizing.settings import OPTIONS, Settings, roles_of
+from course_lib.sizing.shapes import Architecture, Weight
 
 STATES = "states"  # stands where the phases do if the model is a bare number
 SHAPED = ("fused", "adapter_precision", "quantization", "reference_order", "gradient_checkpointing", "attention",
-          "batch_size", "sequence_length", "completion_length", "logits")  # fmt: skip
+          "batch_size", "sequence_length", "completion_length", "shared_prompt", "logits")  # fmt: skip
 NEEDS_SHAPES = "give a model's name, its config or its folder"
 
 
@@ -102,7 +103,7 @@ class MemoryEstimate:
         return _estimate(self.architecture, replace(self.settings, **change)).peak
 
     def _changes(self) -> list[tuple[str, dict]]:
-        s, dense = self.settings, not self.architecture.experts
+        s = self.settings
         options = [("a fused optimiser, fused=True", {"fused": True}, not s.fused and s.optimizer == "adamw"),
                    ("8-bit moments, optimizer='adamw-8bit'", {"optimizer": "adamw-8bit"}, s.optimizer != "adamw-8bit"),
                    ("a precomputed reference", {"reference": "precomputed"}, s.reference_kind == "copy"),
@@ -110,7 +111,7 @@ class MemoryEstimate:
                    ("logits='chunked'", {"logits": "chunked"}, s.logits != "chunked"),
                    ("attention='flash'", {"attention": "flash"}, s.attention == "eager"),
                    (f"batch_size={s.batch_size // 2}", {"batch_size": s.batch_size // 2}, s.batch_size > 1),
-                   ("LoRA, lora_rank=16", {"lora_rank": 16, "reference": None}, not s.lora_rank and dense),
+                   ("LoRA, lora_rank=16", {"lora_rank": 16, "reference": None}, not s.lora_rank),
                    ("QLoRA, quantization='nf4'", {"quantization": "nf4"}, s.lora_rank and not s.quantization),
                    ("a shared critic", {"critic": "shared"}, s.algorithm == "ppo" and s.critic == "separate"),
         ]  # fmt: skip
@@ -180,6 +181,7 @@ def estimate_memory(
     batch_size: int = 1,
     sequence_length: int = 1024,
     completion_length: int | None = None,
+    shared_prompt: bool = False,
     logits: str = "full",
     critic: str = "separate",
     reward_model: bool = True,
@@ -195,7 +197,8 @@ def estimate_memory(
 
     Args:
         model: a name ("llama-3-8b"; `ARCHITECTURES` has them), a transformers config, a checkpoint's folder or hub
-            name, or a number of parameters, for which the states alone are counted.
+            name, or a number of parameters, for which the states alone are counted. A family that is not known is
+            read from its config if all weights have a Llama's shapes; of what sees or hears, the language model.
         algorithm: "sft", "reward", "dpo", "ipo", "kto", "simpo", "orpo", "ppo", "rloo" or "grpo".
         precision: "bf16", "fp32", or "autocast" (fp32 weights under bf16 autocast). With `quantization`, of what
             is not quantised.
@@ -203,16 +206,19 @@ def estimate_memory(
             (torch's own) 8, "adamw-master" (fp32 master weights and moments) 16, "adamw-8bit" 6.03.
         fused: whether torch's own AdamW ("adamw") runs as one kernel, without intermediate tensors; those with fp32
             moments update one tensor at a time in fp32, and hold three more of the largest one meanwhile.
-        lora_rank: of adapters on all linear layers; None trains all weights.
+        lora_rank: of adapters on all linear layers, of a mixture of experts on attention's; None trains all weights.
         adapter_precision: "fp32" (PEFT's default) or "bf16".
-        quantization: None, or "nf4" with double quantisation for the frozen linear layers.
+        quantization: of the frozen linear layers, experts not among them: None, "nf4" with double quantisation
+            (QLoRA), or "int8" (LLM.int8), whose layers keep their inputs, checkpointed or not.
         reference: "copy", "adapter-off" or "precomputed"; by default adapters off with LoRA, else a copy.
         reference_order: whether its forward comes "after" the policy's, whose activations are then held, or "before".
         gradient_checkpointing: keep each layer's input, and compute the rest again in the backward pass.
-        attention: "flash" (or "sdpa", which runs it) or "eager".
+        attention: "flash" (or "sdpa", which runs it) or "eager"; with `shared_prompt` both give a kernel a mask.
         batch_size: per GPU: pairs for "reward", "dpo", "ipo", "simpo" and "orpo", else sequences.
         sequence_length: tokens of prompt and completion.
         completion_length: tokens of those that are scored (all by default); matters for `logits`.
+        shared_prompt: whether both sides of a pair go through behind one copy of their prompt, as this course's
+            trainers do unless told otherwise, where attention is "sdpa" or "eager"; needs a completion_length.
         logits: "full" (all positions), "completion" (scored positions), "chunked" (64 MiB at a time, as this
             course's trainers do).
         critic: PPO's, "separate" or "shared" (a value head on the actor).
@@ -229,8 +235,9 @@ def estimate_memory(
     Raises:
         ValueError: for an unknown model or option, or settings that contradict one another.
 
-    Source: measured against real transformers models under `course_lib.memory.tracker` (tests/test_memory.py);
-    states: Rajbhandari et al. 2020, ZeRO, section 3; NF4: Dettmers et al. 2023, QLoRA, section 3.
+    Source: measured against real transformers models and bitsandbytes' layers under `course_lib.memory.tracker`
+    (tests/test_memory.py); states: Rajbhandari et al. 2020, ZeRO, section 3; NF4: Dettmers et al. 2023, QLoRA,
+    section 3; 8 bits: Dettmers et al. 2022, LLM.int8(), section 2.
     """
     options = dict(locals())
     source = options.pop("model")
@@ -275,8 +282,11 @@ def _from_count(count: float, settings: Settings) -> MemoryEstimate:
 def _check_architecture(arch: Architecture, settings: Settings) -> None:
     if arch.positions and settings.sequence_length > arch.positions:
         raise ValueError(f"{arch.name} has {arch.positions} positions; sequence_length is {settings.sequence_length}")
-    if arch.experts and settings.lora_rank:
+    if arch.score_cap and settings.attention == "sdpa" or arch.family == "gpt-oss" and settings.attention == "sdpa":
+        what = "caps on its scores" if arch.score_cap else "sinks"
+        raise ValueError(f"PyTorch's sdpa knows no attention with {what}, as {arch.name} has: 'eager' or 'flash'")
+    if settings.shared_prompt and arch.window and settings.passed_length > arch.window:
         raise ValueError(
-            "adapters on experts are not counted: PEFT builds the experts' whole weights anew in each layer; "
-            "train all weights, or a model without experts"
+            f"a pair's row of {settings.passed_length} tokens is longer than the window of {arch.name}, {arch.window}, "
+            "where prompts are not shared: leave shared_prompt out"
         )

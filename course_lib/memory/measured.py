@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +60,7 @@ class PlainAdamW:
     @torch.no_grad()
     def step(self):
         for p, (first, second, *_) in zip(self.params, self.state, strict=True):
-            if not self.in_registers:
+            if not self.in_registers and p.grad is not None:  # what "flash" leaves out, such as sinks, has none
                 self._update(p, first, second)
 
     def _update(self, p, first, second):
@@ -86,9 +87,15 @@ def measure_step(config, algorithm: str, *, fake=True, **options) -> Truth:
 
 
 def measure_trainer(build_model, train) -> int:
-    """The most bytes that `train(model)`, a run of a real trainer, holds at once, its model and reference included."""
+    """The most bytes that `train(model)`, a run of a real trainer, holds at once, its model and reference included.
+
+    What building the model held besides, such as weights before they were quantised, does not count.
+    """
     with MemoryTracker() as tracker:
-        train(build_model())
+        model = build_model()
+        gc.collect()
+        tracker.peak = tracker.live
+        train(model)
     return tracker.peak
 
 
@@ -139,7 +146,7 @@ class Pipeline:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if s.lora_rank:
             model.enable_input_require_grads() if s.gradient_checkpointing else None
-            lora = LoraConfig(r=s.lora_rank, lora_alpha=2 * s.lora_rank, target_modules="all-linear",
+            lora = LoraConfig(r=s.lora_rank, lora_alpha=2 * s.lora_rank, target_modules=_adapted(model),
                               task_type="SEQ_CLS" if auto is Classifier else "CAUSAL_LM")  # fmt: skip
             model = get_peft_model(model, lora, autocast_adapter_dtype=s.adapter_precision == "fp32")
             if s.adapter_precision == "bf16":  # which PEFT does itself, but not on the meta device
@@ -237,11 +244,15 @@ class Pipeline:
 
     @torch.no_grad()
     def rollout(self) -> None:
-        """The last token of the samples: all keys and values are there, and one more token is drawn."""
+        """The last token of the samples: all keys and values are there, and one more token is drawn.
+
+        The token before it makes sliding layers let go of the prompt's keys and values.
+        """
         self.policy.eval()
         with self.autocast():
             cache = DynamicCache(config=self.config)
-            self.policy(input_ids=self.ids[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            for part in (self.ids[:, :-2], self.ids[:, -2:-1]):
+                self.policy(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
             with self.tracker.phase("rollout"):
                 logits = self.policy(input_ids=self.ids[:, -1:], past_key_values=cache, use_cache=True).logits
                 logits[:, -1].float().softmax(-1)
@@ -259,19 +270,27 @@ class Pipeline:
         return self.of_logits(model(input_ids=self.ids, use_cache=False, **keep).logits)
 
     def logps_of(self, hidden, model=None):
-        head = _base(model or self.policy).lm_head
+        head, cap = _base(model or self.policy).lm_head, getattr(self.config, "final_logit_softcapping", None)
         if self.settings.logits != "chunked":
             first = -self.completion - 1 if self.settings.logits == "completion" else 0
-            return self.of_logits(head(hidden[:, first:]))
+            logits = head(hidden[:, first:])
+            return self.of_logits(torch.tanh(logits / cap) * cap if cap else logits)
         places = torch.arange(-self.completion - 1, -1) % self.settings.sequence_length
         scored = (torch.arange(self.settings.rows)[:, None] * self.settings.sequence_length + places).flatten()
         hidden = hidden.flatten(0, 1).index_select(0, scored)
         targets = self.ids.flatten().index_select(0, scored)
-        return linear_logps(hidden, head.weight, targets).view(self.settings.rows, -1)
+        return linear_logps(hidden, head.weight, targets, softcap=cap).view(self.settings.rows, -1)
 
     def of_logits(self, logits):
         targets = self.ids[:, 1 - logits.shape[1] :, None]
         return logits[:, :-1].float().log_softmax(-1).gather(-1, targets).squeeze(-1)
+
+
+def _adapted(model) -> str | list[str]:
+    """Of a mixture of experts attention's layers alone, as `course_lib.models` adapts them."""
+    if not any(p.dim() == 3 for p in model.parameters()):
+        return "all-linear"
+    return [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "attn" in name]
 
 
 def _materialise(model, fake: bool):

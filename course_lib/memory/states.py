@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from course_lib.sizing.architectures import Architecture, Weight
 from course_lib.sizing.settings import Role, Settings
+from course_lib.sizing.shapes import Architecture, Weight
 
 
 def model_states(arch: Architecture, role: Role, settings: Settings) -> dict[str, float]:
@@ -18,11 +18,11 @@ def trained_weights(arch: Architecture, role: Role, settings: Settings) -> list[
 
 
 def adapters_of(arch: Architecture, role: Role, settings: Settings) -> list[Weight]:
-    """A pair of matrices for each linear layer, and a head that PEFT trains whole, beside the frozen one if any."""
+    """A pair of matrices for each adapted layer, and a head that PEFT trains whole, beside the frozen one if any."""
     if not (role.trained and settings.lora_rank):
         return []
-    linear = [w for w in arch.weights(role.head) if w.linear]
-    adapters = [Weight("adapter", (settings.lora_rank, size), w.count) for w in linear for size in w.shape]
+    adapted = [w for w in arch.weights(role.head) if w.adapted]
+    adapters = [Weight("adapter", (settings.lora_rank, size), w.count) for w in adapted for size in w.shape]
     if role.head == "score" or settings.shared_critic:
         adapters.append(Weight("score", (1, arch.hidden_size)))
     return adapters
@@ -56,10 +56,15 @@ def _adapter_width(weight: Weight, narrow: int, settings: Settings) -> int:
 
 
 def weight_bytes(weight: Weight, settings: Settings) -> float:
-    """Of one tensor; NF4 packs two weights a byte, a scale in 8 bits for 64 weights and one in 32 for 64 x 256."""
+    """Of one tensor; NF4 packs two weights a byte, a scale in 8 bits for 64 weights and one in 32 for 64 x 256.
+
+    LLM.int8 has a byte a weight, and a scale in fp32 for each row.
+    """
     n = weight.elements
     if not (settings.quantization and weight.linear):
         return n * settings.width
+    if settings.quantization == "int8":
+        return n + 4 * weight.shape[0]
     scales = -(-n // 64)
     tables = 4 * (16 + 256 + 1)  # the code's 16 values, the scales' 256, and the scales' mean
     return -(-n // 2) + scales + 4 * -(-scales // 256) + tables

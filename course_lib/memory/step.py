@@ -3,52 +3,51 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from course_lib.memory.layers import head_pass, layer_pass
+from course_lib.memory.head import head_pass
+from course_lib.memory.layers import layer_pass
 from course_lib.memory.states import trained_weights
 from course_lib.memory.tape import Marks
 from course_lib.sizing import phases
-from course_lib.sizing.architectures import Architecture
 from course_lib.sizing.settings import ONLINE, Numerics, Role, Settings
+from course_lib.sizing.shapes import Architecture
 
 Parts = dict[tuple[str, str], float]  # bytes by (role, kind)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A model's pass over the batch: its layers, its head, and what all of them share."""
+    """A model's pass over the batch: its layers in order, its head, and what all of them share.
 
-    layers: int
-    layer: Marks
-    first: Marks  # the first layer, whose input may need no gradient
-    unrecorded: Marks  # a layer without autograd, as checkpointing runs it first
+    Where it checkpoints, `layers` are as the backward pass runs them again, and `unrecorded` as they run first.
+    """
+
+    layers: list[Marks]
+    unrecorded: list[Marks]
     head: Marks
     shared: float  # rotary tables
+    recorded: bool
     checkpointed: bool
     entry: float  # bytes of a layer's input
-    mask: float  # eager attention's: one for all layers, a number for each pair of positions in a row
+    mask: float  # a tensor for all layers of a kind, a number for each pair of positions in a row
     embedded: float  # bytes of the embeddings while the model's code still holds them and no layer has saved them
     copies: float  # bf16 copies of weights that autocast caches until all forward passes are done
 
-    @property
-    def kept_layer(self) -> float:
-        return self.entry if self.checkpointed else self.layer.saved
+    def kept_of(self, layer: Marks) -> float:
+        """What waits for a layer's backward pass."""
+        return self.entry + layer.pinned if self.checkpointed else layer.saved
 
     @property
     def kept(self) -> float:
         """Activations that wait for the backward pass, without the head's."""
-        first = self.entry if self.checkpointed else self.first.saved
-        return self.always + first + (self.layers - 1) * self.kept_layer
+        return self.always + sum(map(self.kept_of, self.layers))
 
     @property
     def always(self) -> float:
         """What all layers share, and the backward pass needs to its end."""
         return self.shared + (self.mask if self.checkpointed else 0)
-
-    @property
-    def recorded(self) -> bool:
-        return self.layer.backward > 0
 
 
 class Step:
@@ -57,7 +56,8 @@ class Step:
     def __init__(self, arch: Architecture, settings: Settings, states: dict[Role, dict[str, float]]):
         self.arch, self.settings, self.states = arch, settings, states
         self.trained = [role for role in states if role.trained]
-        self.tokens = settings.rows * settings.sequence_length
+        self.rows, self.length = settings.passed_rows, settings.passed_length
+        self.tokens = self.rows * self.length
         self.found: dict[str, Parts] = {}
 
     def phases(self) -> dict[str, Parts]:
@@ -93,34 +93,61 @@ class Step:
         how = s.logits if role.head == "lm" else "values" if role.name == "critic" else "score"
         if s.algorithm == "sft" and how == "full":
             how = "loss"
-        size = (s.rows, s.sequence_length)
-        checkpointed = grad and s.gradient_checkpointing
-        first = grad and s.lora_rank is not None and not checkpointed
+        size, checkpointed = (self.rows, self.length), grad and s.gradient_checkpointing
         entry = numerics.width * self.tokens * arch.hidden_size
-        layer = layer_pass(arch, numerics, *size, grad=grad)
-        held_anyway = not arch.is_gpt2 and (checkpointed or layer.keeps_input or arch.layers == 1)
+        layers = self._layers(numerics, grad, again=checkpointed)
+        held_anyway = not arch.is_gpt2 and (checkpointed or layers[-1].keeps_input or arch.layers == 1)
         cached = checkpointed and numerics.compute != numerics.width
+        values = s.shared_critic and role.trained
         return Run(
-            arch.layers,
-            layer,
-            layer_pass(arch, numerics, *size, grad=grad, first=first),
-            layer_pass(arch, numerics, *size, grad=False),
-            head_pass(arch, numerics, *size, s.scored, how, grad=grad, values=s.shared_critic and role.trained),
-            0 if arch.is_gpt2 else 2 * numerics.width * arch.head_size * s.sequence_length,
+            layers,
+            self._layers(numerics, False) if checkpointed else layers,
+            head_pass(arch, numerics, *size, s.scored, how, sequences=s.rows, grad=grad, values=values),
+            self._rotary_tables(numerics.width),
+            grad,
             checkpointed,
             entry,
-            numerics.width * self.tokens * s.sequence_length if numerics.eager else 0,
+            self._mask(numerics),
             0 if held_anyway else entry,
             self._copied(numerics) if cached else 0,
         )
 
+    def _layers(self, numerics: Numerics, grad: bool, again: bool = False) -> list[Marks]:
+        """Of every layer; the first one's input needs no gradient where the embeddings are frozen."""
+        arch, adapters = self.arch, numerics.lora_rank is not None
+        made: dict[tuple[bool, bool], Marks] = {}
+        found = []
+        for i in range(arch.layers):
+            key = grad and adapters and not again and i == 0, i in arch.dense_layers
+            if key not in made:
+                options = {"grad": grad, "first": key[0], "again": again}
+                made[key] = layer_pass(arch.layer(i), numerics, self.rows, self.length, **options)
+            found.append(made[key])
+        return found
+
+    def _rotary_tables(self, width: int) -> float:
+        """Cosines and sines of all positions: of one row, or where positions are given, of each."""
+        arch = self.arch
+        if arch.is_gpt2:
+            return 0
+        tables = arch.kinds_of_attention if arch.family == "gemma3" else 1
+        size = arch.head_size / 2 if arch.family == "gpt-oss" else arch.rotary_size or arch.head_size
+        return 2 * tables * width * size * self.length * (self.rows if self.settings.shared_prompt else 1)
+
+    def _mask(self, numerics: Numerics) -> float:
+        """In the hidden states' type for eager attention, else a byte a number, if there is one."""
+        pairs = self.tokens * self.length
+        if numerics.masked:
+            return pairs * (numerics.width if numerics.eager else 1)
+        return numerics.width * pairs * self.arch.kinds_of_attention if numerics.eager else 0
+
     def _copied(self, numerics: Numerics) -> float:
         """bf16 copies of all fp32 weights that layers multiply with and the optimiser trains."""
-        shapes = [w.shape for w in self.arch.layer_weights() if w.linear]
+        weights = self.arch.weights_of_layers()
         if numerics.lora_rank:
-            cast = numerics.adapter_width == 4
-            return 2 * numerics.lora_rank * sum(map(sum, shapes)) * self.arch.layers if cast else 0
-        return 2 * sum(a * b for a, b in shapes) * self.arch.layers
+            sides = sum(w.count * sum(w.shape) for w in weights if w.adapted)
+            return 2 * numerics.lora_rank * sides if numerics.adapter_width == 4 else 0
+        return 2 * sum(w.count * w.elements for w in weights if w.linear)
 
     def _held_logits(self, role: Role, run: Run) -> float:
         """What of the head waits for the backward pass; SFT's loop holds the model's own logits as well."""
@@ -133,7 +160,15 @@ class Step:
         kinds = ("weights", "gradients", "optimizer") if gradients else ("weights", "optimizer")
         parts = {(role.name, kind): found[kind] for role, found in self.states.items() for kind in kinds}
         ids = (self.trained[0].name, "activations")
-        return parts | {ids: 8 * self.tokens}
+        return parts | {ids: 8 * self._ids}
+
+    @property
+    def _ids(self) -> int:
+        """Whole numbers in a batch: token ids, and for shared prompts whose they are, where, and what is scored."""
+        s = self.settings
+        if not s.shared_prompt:
+            return self.tokens
+        return 3 * self.tokens + (s.rows if s.algorithm == "reward" else 3 * s.scored)
 
     def _record(self, phase: str, *several: Parts) -> None:
         """Keep the sum of these parts as the phase's, if it is the largest so far."""
@@ -150,19 +185,18 @@ class Step:
             return {}
         numerics = self.settings.numerics(role.trained)
         one = sum(w.elements for w in self.arch.layer_weights())
-        outer = self.arch.parameters(role.head) - one * self.arch.layers
+        outer = self.arch.parameters(role.head) - sum(w.elements * w.count for w in self.arch.weights_of_layers())
         return {(role.name, "gathered weights"): numerics.width * (one * min(layers, self.arch.layers) + outer)}
 
     def _forward(self, role: Role, run: Run, held: Parts, phase: str | None = None, also: Parts | None = None) -> None:
         name, phase = role.name, phase or phases.forward_of(role.name)
         rest = [self._resting(), held, also or {}]
-        own = run.recorded
-        before = (run.kept - run.kept_layer) if own else run.shared
-        before += run.embedded
+        own, before = run.recorded, run.embedded
+        before += (run.kept - run.kept_of(run.layers[-1])) if own else run.shared
         if not (own and run.checkpointed):
             before += run.mask
-        layer = {(name, "activations"): before + (run.unrecorded if run.checkpointed else run.layer).forward}
-        self._record(phase, *rest, layer, self._gathered(role, layers=2))
+        last = run.unrecorded[-1].forward + (run.layers[-1].pinned if run.checkpointed else 0)
+        self._record(phase, *rest, {(name, "activations"): before + last}, self._gathered(role, layers=2))
         head = {(name, "activations"): run.kept if own else run.shared, (name, "logits"): run.head.forward}
         self._record(phase, *rest, head, self._gathered(role, layers=0))
 
@@ -177,7 +211,8 @@ class Step:
         """Sampling: keys and values of all tokens so far, and the last token's logits in fp32, twice."""
         s, arch, policy = self.settings, self.arch, self.trained[0]
         width = s.numerics(True).compute
-        cache = {(policy.name, "kv cache"): 2 * width * arch.layers * arch.keys * self.tokens}
+        cached = s.rows * arch.cached_tokens(s.sequence_length)
+        cache = {(policy.name, "kv cache"): 2 * width * arch.layers * arch.keys * cached}
         last = {(policy.name, "logits"): (width + 8) * s.rows * arch.vocab_size}
         self._record(phases.ROLLOUT, self._resting(), cache, last, self._gathered(policy, layers=2))
 
@@ -210,20 +245,24 @@ class Step:
         self._record(phases.BACKWARD, *always, parts, self._gathered(role, layers=0))
 
     def _layers_backward(self, role: Role, run: Run, always: list[Parts]) -> None:
-        """Kept activations shrink and gradients grow by the same step each layer, so the peak is at an end."""
+        """From the last layer to the first: activations kept shrink, and gradients grow.
+
+        Both do so by equal steps where layers are equal, so that the peak is at an end of such a row of layers.
+        """
+        kept, made = run.kept, run.head.gradients
         sharded = self.settings.zero_stage >= 2
-        for behind in {0, run.layers - 1}:  # layers whose backward is done
-            last = behind == run.layers - 1
-            one, kept = (run.first, run.always) if last else (run.layer, run.kept - run.kept_layer)
-            made = run.head.gradients + (behind + 1) * one.gradients
-            if sharded:
-                made = run.head.gradients + one.gradients + self.states[role]["gradients"]
-            working = one.backward - one.gradients
+        for layer, at_an_end in _with_ends(run.layers[::-1]):
+            kept -= run.kept_of(layer)
+            made += 0 if sharded else layer.gradients
+            working = layer.backward - layer.gradients
             if run.checkpointed:
-                entry = 0 if one.keeps_input else run.entry
-                working = max(working + entry, one.recompute - one.gradients)
-            parts = {(role.name, "activations"): kept + working, (role.name, "gradients"): made}
-            self._record(phases.BACKWARD, *always, parts, self._gathered(role, layers=2))
+                entry = 0 if layer.keeps_input else run.entry
+                working = max(working + entry, layer.recompute - layer.gradients) + layer.pinned
+            own = layer.gradients + self.states[role]["gradients"] if sharded else 0
+            if at_an_end:
+                parts = {(role.name, "activations"): kept + working, (role.name, "gradients"): made + own}
+                self._record(phases.BACKWARD, *always, parts, self._gathered(role, layers=2))
+            kept += layer.pinned
 
     def _embedding_backward(self, role: Role) -> Parts:
         """A tied embedding's gradient comes twice, from the output layer and from the lookup, and is summed."""
@@ -243,3 +282,9 @@ class Step:
             role = max(sizes, key=sizes.get)
             scratch[role.name, "update"] = 12 * sizes[role] / (s.gpus if s.zero_stage else 1)
         self._record(phases.OPTIMIZER, self._resting(gradients=True), scratch)
+
+
+def _with_ends(layers: list[Marks]) -> Iterator[tuple[Marks, bool]]:
+    """Each layer, and whether it is the first or the last of a row of equal ones."""
+    for i, layer in enumerate(layers):
+        yield layer, i in (0, len(layers) - 1) or not layers[i - 1] is layer is layers[i + 1]

@@ -29,6 +29,7 @@ class Operation:
     scratch: tuple[float, float] = (0.0, 0.0)  # bytes that live only inside the kernel, forward and backward
     passes_on: bool = False  # its inputs' gradients are its output's, not copies
     holds: tuple[Value, ...] = ()  # values that a Python variable keeps alive until here
+    pinned: tuple[Value, ...] = ()  # storages that its function keeps as long as the graph lives
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Marks:
     backward pass, with gradients of activations and of weights. `recompute`: that of a checkpoint's second forward
     pass, which stops once nothing is left to save, with its input and the gradients that wait meanwhile. `gradients`:
     gradients of weights that the pass leaves behind. `keeps_input`: whether the input is among the saved tensors.
+    `pinned`: bytes that last to the end of the whole backward pass, checkpointed or not.
     """
 
     saved: float
@@ -47,13 +49,18 @@ class Marks:
     backward: float
     gradients: float
     keeps_input: bool
+    pinned: float = 0.0
 
 
 @dataclass
 class Tape:
-    """Operations in the order in which a forward pass runs them; `grad` tells whether autograd records."""
+    """Operations in the order in which a forward pass runs them; `grad` tells whether autograd records.
+
+    `again`: as a checkpoint does in the backward pass; what that pins is gone once the pass is through.
+    """
 
     grad: bool
+    again: bool = False
     operations: list[Operation] = field(default_factory=list)
 
     def run(
@@ -66,6 +73,7 @@ class Tape:
         gradient=0.0,
         scratch=(0.0, 0.0),
         passes_on=False,
+        pins=(),
         holds=(),
     ) -> Value:
         """Append an operation with an output of `size` bytes; it saves its output if `saves` holds None.
@@ -80,7 +88,8 @@ class Tape:
         elif keeps:
             scratch = (scratch[0] + keeps, scratch[1])
         gradient = gradient if needs_grad else 0.0
-        self.operations.append(Operation(inputs, (output,), saved, gradient, scratch, passes_on, holds))
+        pinned = tuple(v.storage for v in pins) if needs_grad else ()
+        self.operations.append(Operation(inputs, (output,), saved, gradient, scratch, passes_on, holds, pinned))
         return output
 
     def cast(self, value: Value, width: int) -> Value:
@@ -94,6 +103,10 @@ class Tape:
         big = left if left.width >= right.width else right
         return self.run(big.size, left, right, width=big.width, passes_on=True)
 
+    def add_in_place(self, value: Value, other: Value) -> None:
+        """`value += other`."""
+        self.operations.append(Operation((value, other), (value,), [], passes_on=True))
+
     def views(self, value: Value, *sizes: float) -> tuple[Value, ...]:
         """Parts of a value, without a copy; their gradients are put together into one of the value's size."""
         parts = tuple(Value(size, value.needs_grad, value.width, value.storage) for size in sizes)
@@ -106,12 +119,16 @@ class Tape:
 
     def measured(self, start: Value, end: Value) -> Marks:
         """The high-water marks of the whole tape, from its input `start` to its output `end`."""
+        pinned = {s for op in self.operations for s in op.pinned}
         saved = {s for op in self.operations for s in op.saved}
-        held = sum(s.size for s in saved)
+        lasting = saved if self.again else saved | pinned
+        held = sum(s.size for s in lasting)
         last = max((i for i, op in enumerate(self.operations) if op.saved), default=-1)
-        forward, recompute = self._forward(start, end, saved, last)
-        backward, waiting, gradients = self._backward(end, held, last) if end.needs_grad else (0.0, 0.0, 0.0)
-        return Marks(held, forward, recompute + waiting, backward, gradients, start in saved)
+        forward, recompute = self._forward(start, end, saved | pinned, last)
+        holders = {} if self.again else dict.fromkeys(pinned, 1)
+        backward, waiting, gradients = self._backward(end, held, last, holders) if end.needs_grad else (0.0, 0.0, 0.0)
+        kept_anyway = sum(s.size for s in pinned - {start})
+        return Marks(held, forward, recompute + waiting, backward, gradients, start in lasting, kept_anyway)
 
     def _forward(self, start: Value, end: Value, saved: set[Value], last: int) -> tuple[float, float]:
         """The high-water mark, and that up to operation `last`, whose output is made only if it is saved."""
@@ -119,7 +136,7 @@ class Tape:
         live = peak = recompute = start.size
         counted = {start}
         for i, op in enumerate(self.operations):
-            for new in (*op.saved, *(v.storage for v in op.outputs)):
+            for new in (*op.saved, *op.pinned, *(v.storage for v in op.outputs)):
                 if i == last and new not in saved:
                     recompute = max(peak, live)
                 live += 0.0 if new in counted else new.size
@@ -139,9 +156,11 @@ class Tape:
                 ends_at.setdefault(i, []).append(value)
         return ends_at
 
-    def _backward(self, end: Value, held: float, last: int) -> tuple[float, float, float]:
-        """The high-water mark, the gradients alive when operation `last` runs backward, and those of weights."""
-        holders: dict[Value, int] = {}
+    def _backward(self, end: Value, held: float, last: int, holders: dict[Value, int]) -> tuple[float, float, float]:
+        """The high-water mark, the gradients alive when operation `last` runs backward, and those of weights.
+
+        `holders` tells how many others than autograd hold a saved value.
+        """
         for op in self.operations:
             for value in op.saved:
                 holders[value] = holders.get(value, 0) + 1

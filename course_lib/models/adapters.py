@@ -1,4 +1,4 @@
-"""LoRA adapters and 4-bit weights: where they go, and a word where they do not go everywhere."""
+"""LoRA adapters and quantised weights: where they go, and a word where they do not go everywhere."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Sequence
 import torch
 
 logger = logging.getLogger(__name__)
-MOSTLY = 0.9  # of a model's matrices in 4 bits: below, the memory that one quantises for is not saved
+MOSTLY = 0.9  # of a model's matrices quantised: below, the memory that one quantises for is not saved
+BITS = {"nf4": 4, "int8": 8}
 
 
 def add_lora(model, rank: int, alpha: float | None = None, targets: Sequence[str] | None = None):
     """New adapters on all linear layers of the language model, its output layer left out; the rest is frozen.
+
+    Of a mixture of experts, on attention's layers alone.
 
     Args:
         alpha: the adapters' product is multiplied by alpha / rank; by default 2.
@@ -59,16 +62,30 @@ def load_adapters(model, source: str):
     return model
 
 
-def nf4(dtype: torch.dtype):
-    """The settings of 4-bit weights: NF4 in blocks of 64, their scales in 8 bits."""
+def quantized(kind: str, dtype: torch.dtype):
+    """How transformers is to hold a model: "nf4" in blocks of 64 with their scales in 8 bits, or "int8" by rows.
+
+    What is not quantised, and with NF4 all products, are in `dtype`.
+    """
     from transformers import BitsAndBytesConfig
 
+    if kind == "int8":
+        # bitsandbytes says at every product that inputs are rounded to fp16 first
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def quantization_of(model) -> str | None:
+    """"nf4", "int8", or None for a model whose weights are wide."""
+    if getattr(model, "is_loaded_in_8bit", False):
+        return "int8"
+    return "nf4" if getattr(model, "is_loaded_in_4bit", False) else None
 
 
 def keep_one_packing(model) -> None:
@@ -83,32 +100,42 @@ def keep_one_packing(model) -> None:
 
 
 def warn_of_wide_matrices(model) -> None:
-    """Say so where much of a model that was to be held in 4 bits is not."""
-    share = share_in_4_bits(model)
+    """Say so where much of a model that was to be held in 4 or 8 bits is not."""
+    share = quantized_share(model)
     if share < MOSTLY:
         wide = sum(p.numel() * p.element_size() for p in _wide(model))
         logger.warning(
-            "only %.0f%% of the layers' weights are in 4 bits, and the others take %.3g GB: bitsandbytes quantises "
+            "only %.0f%% of the layers' weights are in %d bits, and the others take %.3g GB: bitsandbytes quantises "
             "linear layers%s",
             100 * share,
+            BITS[quantization_of(model)],
             wide / 1e9,
             ", and this model holds its experts in tensors of another kind" if _experts(model) else "",
         )
 
 
-def share_in_4_bits(model) -> float:
+def quantized_share(model) -> float:
     """Of the weights in the layers' matrices, embeddings and output layer left out."""
-    narrow = sum(p.quant_state.shape.numel() for p in model.parameters() if hasattr(p, "quant_state"))
+    narrow = sum(_elements(p) for p in model.parameters() if _is_narrow(p))
     return narrow / max(1, narrow + sum(p.numel() for p in _wide(model)))
 
 
+def _is_narrow(p: torch.nn.Parameter) -> bool:
+    return hasattr(p, "quant_state") or p.dtype == torch.int8
+
+
+def _elements(p: torch.nn.Parameter) -> int:
+    """Of a quantised matrix; in 4 bits two of them share a byte."""
+    return p.quant_state.shape.numel() if hasattr(p, "quant_state") else p.numel()
+
+
 def _wide(model) -> list[torch.nn.Parameter]:
-    """The layers' matrices that are not in 4 bits."""
+    """The layers' matrices that are not quantised."""
     apart = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     if (head := model.get_output_embeddings()) is not None:
         apart.add(id(head.weight))
     layers = [p for name, p in model.named_parameters() if "lora_" not in name]
-    return [p for p in layers if p.dim() > 1 and not hasattr(p, "quant_state") and id(p) not in apart]
+    return [p for p in layers if p.dim() > 1 and not _is_narrow(p) and id(p) not in apart]
 
 
 def _experts(model) -> list[torch.nn.Parameter]:
@@ -116,8 +143,13 @@ def _experts(model) -> list[torch.nn.Parameter]:
     return [p for name, p in model.named_parameters() if p.dim() == 3 and "expert" in name]
 
 
-def _targets(model) -> str:
-    """All linear layers; of a model that sees or hears too, those of its language model, as text trains no others."""
+def _targets(model) -> str | list[str]:
+    """All linear layers; of a model that sees or hears too, those of its language model, as text trains no others.
+
+    Of a mixture of experts attention's alone: PEFT takes the names of an MLP's layers for those of the experts.
+    """
+    if _experts(model):
+        return [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "attn" in name]
     config = model.config
     if config.get_text_config() is config:
         return "all-linear"

@@ -18,9 +18,17 @@ from transformers import (
 )
 
 from course_lib.data import PLAIN_CHAT_TEMPLATE
-from course_lib.data.hub import offline_if_unreachable
+from course_lib.hub import offline_if_unreachable
 from course_lib.logprobs import unwrapped
-from course_lib.models.adapters import add_lora, keep_one_packing, load_adapters, nf4, warn_of_wide_matrices
+from course_lib.models.adapters import (
+    BITS,
+    add_lora,
+    keep_one_packing,
+    load_adapters,
+    quantization_of,
+    quantized,
+    warn_of_wide_matrices,
+)
 from course_lib.models.saving import NOTE, remember_origin
 from course_lib.models.smollm2 import smollm2_folder
 from course_lib.world import CHECKPOINTS
@@ -52,9 +60,10 @@ def load_policy(
             that were loaded are merged into the weights first.
         lora_alpha: adapters are multiplied by lora_alpha / lora_rank; by default twice the rank.
         lora_targets: names of linear layers that get adapters instead of all, such as ["q_proj", "v_proj"].
-        quantization: None, or "nf4": hold the frozen weights in 4 bits (needs `lora_rank` to train).
-        dtype: of the weights, with "nf4" of those that are not in 4 bits; by default bf16 for the frozen weights of
-            LoRA on a GPU, and fp32 otherwise, because the small updates of full fine-tuning round to nothing in bf16.
+        quantization: None, or what to hold the frozen weights in (needs `lora_rank` to train): "nf4", 4 bits, or
+            "int8", 8 bits (LLM.int8).
+        dtype: of the weights that are not quantised; by default bf16 for the frozen weights of LoRA on a GPU, and
+            fp32 otherwise, because the small updates of full fine-tuning round to nothing in bf16.
         device: by default the first GPU, or the CPU.
         device_map: spread a model over several GPUs instead, as transformers does: "auto", or module names to devices.
         attention: transformers' implementation: "sdpa", "eager", "flash_attention_2"; by default its own choice.
@@ -69,8 +78,8 @@ def load_policy(
         OSError: if the name is neither shipped, nor a local folder, nor to be had from the hub; if the base of saved
             adapters is missing; if a checkpoint is damaged, or pickled instead of in safetensors.
     """
-    if quantization not in (None, "nf4"):
-        raise ValueError(f"quantization is None or 'nf4'; got {quantization!r}")
+    if quantization not in (None, *BITS):
+        raise ValueError(f"quantization is None or one of {', '.join(map(repr, BITS))}; got {quantization!r}")
     if lora_rank is not None and lora_rank < 1:
         raise ValueError(f"lora_rank is at least 1, or None to train all weights; got {lora_rank}")
     if lora_rank is None and (lora_alpha or lora_targets):
@@ -83,18 +92,18 @@ def load_policy(
     known = {"attn_implementation": attention, "revision": revision, "device_map": device_map}
     options = {"dtype": dtype} | {name: value for name, value in known.items() if value is not None}
     if quantization:
-        options |= {"quantization_config": nf4(dtype), "device_map": device_map or {"": device}}
+        options |= {"quantization_config": quantized(quantization, dtype), "device_map": device_map or {"": device}}
     model, tokenizer = _load(AutoModelForCausalLM, name_or_path, options)
-    quantized = getattr(model, "is_loaded_in_4bit", False)
-    if quantized:
+    held = quantization_of(unwrapped(model))
+    if held:
         keep_one_packing(model)
         warn_of_wide_matrices(model)
     if lora_rank is not None:
         whole = model.merge_and_unload() if hasattr(model, "peft_config") else model
         model = add_lora(whole, lora_rank, lora_alpha, lora_targets)
-    elif quantized and not hasattr(model, "peft_config"):
+    elif held and not hasattr(model, "peft_config"):
         model.requires_grad_(False)
-    placed = quantized or device_map is not None
+    placed = held is not None or device_map is not None
     return (model if placed else model.to(device)).eval(), tokenizer
 
 
@@ -211,10 +220,11 @@ def _adapter_config(source: str):
 def _warn_of_a_wider_base(model, source: str) -> None:
     note = Path(source, NOTE)
     held = json.loads(note.read_text())["quantization"] if note.is_file() else None
-    if held and not getattr(model, "is_loaded_in_4bit", False):
+    if held and quantization_of(model) != held:
         logger.warning(
-            "these adapters were trained on a base in 4 bits (%s), and lie on a wider one now, which scores a little "
+            "these adapters were trained on a base in %d bits (%s), and lie on another one now, which scores a little "
             "otherwise; load with quantization=%r for the model that was trained",
+            BITS[held],
             held,
             held,
         )

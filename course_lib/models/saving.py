@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from course_lib.logprobs import unwrapped
+from course_lib.models.adapters import quantization_of
 
 logger = logging.getLogger(__name__)
 BASE = "base"  # folder inside a folder of adapters, for a base that no name stands for
@@ -54,9 +55,13 @@ def save_pretrained(model, tokenizer, folder: str | Path) -> None:
     Of several adapters the active one is written, as that is the model which scores; the log names the others.
 
     Raises:
-        ValueError: if several adapters are active at once.
+        ValueError: if several adapters are active at once, or this process holds only a shard of the weights.
         OSError: if the folder cannot be written; it says which disk, how much is needed and how much is free.
     """
+    if any(getattr(p, "ds_numel", p.numel()) != p.numel() for p in model.parameters()):
+        raise ValueError(
+            "each process holds a shard of this model's weights; call the trainer's save_pretrained, on all processes"
+        )
     folder = Path(folder)
     new = not folder.exists()
     try:
@@ -90,8 +95,8 @@ def _write(model, folder: Path) -> None:
     config = folder / "adapter_config.json"
     values = json.loads(config.read_text()) | {"base_model_name_or_path": name or BASE}
     config.write_text(json.dumps(values, indent=2, sort_keys=True))
-    if getattr(base, "is_loaded_in_4bit", False):
-        (folder / NOTE).write_text(json.dumps({"quantization": "nf4"}))
+    if quantization := quantization_of(base):
+        (folder / NOTE).write_text(json.dumps({"quantization": quantization}))
 
 
 def _name_of_base(model) -> str:
@@ -120,10 +125,10 @@ def _write_adapters(model, folder: Path) -> None:
 
 
 def _write_base(base, folder: Path) -> None:
-    if not getattr(base, "is_loaded_in_4bit", False):
+    if not quantization_of(base):
         base.save_pretrained(folder, state_dict=_without_adapters(base))
         return
-    folder.mkdir()  # transformers would write 4-bit weights under the names that they have beneath the adapters
+    folder.mkdir()  # transformers would write quantised weights under the names that they have beneath the adapters
     base.config.save_pretrained(folder)
     if getattr(base, "generation_config", None) is not None:
         base.generation_config.save_pretrained(folder)

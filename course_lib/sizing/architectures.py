@@ -1,109 +1,22 @@
-"""How a language model is built, as numbers: enough to count every weight and size every activation.
-
-Numbers come from a table, a transformers config, or a checkpoint's folder.
-"""
+"""Known models by name, and others by their config: a transformers config, or a checkpoint's folder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A decoder of the Llama family, or GPT-2. Sizes in elements; a layer is attention and MLP, each behind a norm."""
-
-    name: str
-    vocab_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    intermediate_size: int
-    tied: bool = False  # the output layer is the embedding
-    qkv_bias: bool = False
-    out_bias: bool = False  # behind attention
-    mlp_bias: bool = False
-    qk_norm: bool = False
-    norm: str = "rms"  # or "gemma" (its multiplication in fp32), "layer" (GPT-2)
-    positions: int = 0  # learned position embeddings; 0 means rotary ones
-    experts: int = 0
-    experts_per_token: int = 1
-
-    @property
-    def queries(self) -> int:
-        """Width of all query heads together."""
-        return self.heads * self.head_size
-
-    @property
-    def keys(self) -> int:
-        """Width of all key heads together, and of all value heads."""
-        return self.kv_heads * self.head_size
-
-    @property
-    def is_gpt2(self) -> bool:
-        return self.norm == "layer"
-
-    def parameters(self, head: str = "lm") -> int:
-        """How many weights it has with the head "lm" (vocabulary), "score" (one number, no bias) or "none"."""
-        return sum(w.elements * w.count for w in self.weights(head))
-
-    def weights(self, head: str = "lm") -> list[Weight]:
-        """Every weight tensor, those of equal shape counted together."""
-        outer = [Weight("embedding", (self.vocab_size, self.hidden_size))]
-        if self.positions:
-            outer.append(Weight("positions", (self.positions, self.hidden_size)))
-        outer += [Weight("norm", (self.hidden_size,))] * (2 if self.is_gpt2 else 1)
-        if head == "lm" and not self.tied:
-            outer.append(Weight("head", (self.vocab_size, self.hidden_size)))
-        if head == "score":
-            outer.append(Weight("score", (1, self.hidden_size)))
-        return outer + [Weight(w.name, w.shape, self.layers, w.linear) for w in self.layer_weights()]
-
-    def layer_weights(self) -> list[Weight]:
-        """The weights of one layer."""
-        hidden, inner = self.hidden_size, self.intermediate_size
-        norms = [Weight("norm", (hidden,))] * (4 if self.is_gpt2 else 2)
-        if self.is_gpt2:
-            shapes = [(3 * hidden, hidden), (hidden, hidden), (inner, hidden), (hidden, inner)]
-            return norms + [w for s in shapes for w in (Weight("linear", s, linear=True), Weight("bias", s[:1]))]
-        attention = [(self.queries, hidden), (self.keys, hidden), (self.keys, hidden), (hidden, self.queries)]
-        found = norms + [Weight("linear", shape, linear=True) for shape in attention]
-        if self.qkv_bias:
-            found += [Weight("bias", shape[:1]) for shape in attention[:3]]
-        if self.out_bias:
-            found.append(Weight("bias", (hidden,)))
-        if self.qk_norm:
-            found += [Weight("norm", (self.head_size,))] * 2
-        if self.experts:  # each kind of expert matrix is one tensor, which neither LoRA nor NF4 takes for a layer
-            shapes = [(self.experts, hidden), (self.experts, 2 * inner, hidden), (self.experts, hidden, inner)]
-            return found + [Weight("experts", shape) for shape in shapes]
-        mlp = ((inner, hidden), (inner, hidden), (hidden, inner))
-        if self.mlp_bias:
-            found += [Weight("bias", shape[:1]) for shape in mlp]
-        return found + [Weight("linear", shape, linear=True) for shape in mlp]
-
-
-@dataclass(frozen=True)
-class Weight:
-    """`count` tensors of one shape. `linear` marks those that LoRA adapts and NF4 quantises."""
-
-    name: str
-    shape: tuple[int, ...]
-    count: int = 1
-    linear: bool = False
-
-    @property
-    def elements(self) -> int:
-        """Of one tensor."""
-        return prod(self.shape)
+from course_lib.sizing.configs import from_config
+from course_lib.sizing.shapes import Architecture
 
 
 def _table(*rows: tuple) -> dict[str, Architecture]:
     return {name: Architecture(name, *numbers, **options) for name, numbers, options in rows}
 
 
+GPT_2 = {"family": "gpt2", "tied": True, "positions": 1024, "qkv_bias": True, "out_bias": True, "mlp_bias": True}
+GEMMA_2 = {"family": "gemma2", "tied": True, "score_cap": True, "logit_cap": True, "window": 4096}
+GEMMA_3 = {"family": "gemma3", "tied": True, "qk_norm": True}
+PHI_3 = {"family": "phi3"}
+MIXTRAL = {"family": "mixtral"}
+QWEN_3_MOE = {"family": "qwen3-moe", "qk_norm": True}
+GPT_OSS = {"family": "gpt-oss", "qkv_bias": True, "out_bias": True, "window": 128}
 # name: vocabulary, hidden size, layers, heads, key-value heads, size of a head, intermediate size
 ARCHITECTURES = _table(
     ("llama-2-7b", (32000, 4096, 32, 32, 32, 128, 11008), {}),
@@ -117,13 +30,31 @@ ARCHITECTURES = _table(
     ("qwen3-0.6b", (151936, 1024, 28, 16, 8, 128, 3072), {"tied": True, "qk_norm": True}),
     ("qwen3-8b", (151936, 4096, 36, 32, 8, 128, 12288), {"qk_norm": True}),
     ("mistral-7b", (32000, 4096, 32, 32, 8, 128, 14336), {}),
-    ("gemma-2b", (256000, 2048, 18, 8, 1, 256, 16384), {"tied": True, "norm": "gemma"}),
-    ("gemma-7b", (256000, 3072, 28, 16, 16, 256, 24576), {"tied": True, "norm": "gemma"}),
-    ("gpt2", (50257, 768, 12, 12, 12, 64, 3072), {"tied": True, "norm": "layer", "positions": 1024}),
-    ("gpt2-xl", (50257, 1600, 48, 25, 25, 64, 6400), {"tied": True, "norm": "layer", "positions": 1024}),
-    ("mixtral-8x7b", (32000, 4096, 32, 32, 8, 128, 14336), {"experts": 8, "experts_per_token": 2}),
-)
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2", "mixtral")
+    ("gemma-2b", (256000, 2048, 18, 8, 1, 256, 16384), {"tied": True, "family": "gemma"}),
+    ("gemma-7b", (256000, 3072, 28, 16, 16, 256, 24576), {"tied": True, "family": "gemma"}),
+    ("gemma-2-2b", (256000, 2304, 26, 8, 4, 256, 9216), GEMMA_2 | {"sliding_layers": 13}),
+    ("gemma-2-9b", (256000, 3584, 42, 16, 8, 256, 14336), GEMMA_2 | {"sliding_layers": 21}),
+    ("gemma-2-27b", (256000, 4608, 46, 32, 16, 128, 36864), GEMMA_2 | {"sliding_layers": 23}),
+    ("gemma-3-1b", (262144, 1152, 26, 4, 1, 256, 6912), GEMMA_3 | {"window": 512, "sliding_layers": 22}),
+    ("gemma-3-4b", (262208, 2560, 34, 8, 4, 256, 10240), GEMMA_3 | {"window": 1024, "sliding_layers": 29}),
+    ("gemma-3-12b", (262208, 3840, 48, 16, 8, 256, 15360), GEMMA_3 | {"window": 1024, "sliding_layers": 40}),
+    ("gemma-3-27b", (262208, 5376, 62, 32, 16, 128, 21504), GEMMA_3 | {"window": 1024, "sliding_layers": 52}),
+    ("phi-3-mini", (32064, 3072, 32, 32, 32, 96, 8192), PHI_3 | {"window": 2047, "sliding_layers": 32}),
+    ("phi-3-medium", (32064, 5120, 40, 40, 10, 128, 17920), PHI_3 | {"window": 2047, "sliding_layers": 40}),
+    ("phi-4", (100352, 5120, 40, 40, 10, 128, 17920), PHI_3),
+    ("gpt2", (50257, 768, 12, 12, 12, 64, 3072), GPT_2),
+    ("gpt2-xl", (50257, 1600, 48, 25, 25, 64, 6400), GPT_2),
+    ("mixtral-8x7b", (32000, 4096, 32, 32, 8, 128, 14336),
+     MIXTRAL | {"experts": 8, "experts_per_token": 2, "expert_size": 14336}),
+    ("qwen3-30b-a3b", (151936, 2048, 48, 32, 4, 128, 6144),
+     QWEN_3_MOE | {"experts": 128, "experts_per_token": 8, "expert_size": 768}),
+    ("qwen3-235b-a22b", (151936, 4096, 94, 64, 4, 128, 12288),
+     QWEN_3_MOE | {"experts": 128, "experts_per_token": 8, "expert_size": 1536}),
+    ("gpt-oss-20b", (201088, 2880, 24, 64, 8, 64, 2880),
+     GPT_OSS | {"experts": 32, "experts_per_token": 4, "expert_size": 2880, "sliding_layers": 12}),
+    ("gpt-oss-120b", (201088, 2880, 36, 64, 8, 64, 2880),
+     GPT_OSS | {"experts": 128, "experts_per_token": 4, "expert_size": 2880, "sliding_layers": 18}),
+)  # fmt: skip
 
 
 def architecture_of(model) -> Architecture:
@@ -141,52 +72,6 @@ def architecture_of(model) -> Architecture:
     raise ValueError(
         f"{model!r} is no model: give a name ({', '.join(ARCHITECTURES)}), a transformers config, a folder with a "
         "checkpoint, or a number of parameters"
-    )
-
-
-def from_config(config) -> Architecture:
-    """The numbers of a transformers config.
-
-    Raises:
-        ValueError: for a family outside `MODEL_TYPES`, or heads that do not divide.
-    """
-    kind = config.model_type
-    if kind not in MODEL_TYPES:
-        raise ValueError(
-            f"models of type {kind!r} are not counted here, only {', '.join(MODEL_TYPES)}; give its number of "
-            "parameters instead (its states alone)"
-        )
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_size = getattr(config, "head_dim", None) or hidden // heads
-    if heads % kv_heads or (getattr(config, "head_dim", None) is None and hidden % heads):
-        raise ValueError(
-            f"the heads do not divide: hidden size {hidden}, {heads} heads, {kv_heads} key-value heads; the heads "
-            "must be a multiple of the key-value heads, and divide the hidden size"
-        )
-    gpt2 = kind == "gpt2"
-    sizes = {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
-    if min(sizes.values()) < 1:
-        raise ValueError(f"a model has at least one of each; got {sizes}")
-    attention_bias = kind in ("llama", "qwen3", "gemma") and bool(getattr(config, "attention_bias", False))
-    return Architecture(
-        getattr(config, "name_or_path", "") or kind,
-        config.vocab_size,
-        hidden,
-        config.num_hidden_layers,
-        heads,
-        kv_heads,
-        head_size,
-        (config.n_inner or 4 * hidden) if gpt2 else config.intermediate_size,
-        tied=bool(config.tie_word_embeddings),
-        qkv_bias=kind == "qwen2" or attention_bias,
-        out_bias=attention_bias,
-        mlp_bias=kind == "llama" and bool(getattr(config, "mlp_bias", False)),
-        qk_norm=kind == "qwen3",
-        norm="layer" if gpt2 else "gemma" if kind == "gemma" else "rms",
-        positions=config.n_positions if gpt2 else 0,
-        experts=getattr(config, "num_local_experts", 0),
-        experts_per_token=getattr(config, "num_experts_per_tok", 1),
     )
 
 

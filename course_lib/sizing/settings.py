@@ -40,8 +40,9 @@ class Numerics:
     trained: bool = True
     lora_rank: int | None = None
     adapter_width: int = 4
-    quantized: bool = False
+    quantization: str | None = None
     eager: bool = False
+    masked: bool = False  # whether attention gets a mask tensor of the step's own
 
     @property
     def full(self) -> bool:
@@ -59,7 +60,9 @@ class Settings:
     fused: bool = _choice(True, False, meaning="torch's own AdamW in one kernel")
     lora_rank: int | None = _count(None, "train adapters of this rank", none="to train all weights")
     adapter_precision: str = _choice("fp32", "bf16", meaning="of the adapters")
-    quantization: str | None = _choice(None, "nf4", meaning="of frozen linear layers (QLoRA)")
+    quantization: str | None = _choice(
+        None, "nf4", "int8", meaning="of frozen linear layers: 4 bits (QLoRA) or 8 (LLM.int8)"
+    )
     reference: str | None = _choice(
         None, "copy", "adapter-off", "precomputed", meaning="where the reference's log-probabilities come from"
     )
@@ -69,6 +72,7 @@ class Settings:
     batch_size: int = _count(1, "pairs, or sequences, of a micro-batch on a GPU")
     sequence_length: int = _count(1024, "tokens of prompt and completion")
     completion_length: int | None = _count(None, "tokens of the completion", none="for all tokens")
+    shared_prompt: bool = _choice(False, True, meaning="whether a pair's prompt goes through once, not twice")
     logits: str = _choice("full", "completion", "chunked", meaning="of all tokens, of scored ones, or in pieces")
     critic: str = _choice("separate", "shared", meaning="PPO's: a model, or a head on the policy")
     reward_model: bool = _choice(True, False, meaning="whether online methods hold a reward model")
@@ -83,7 +87,7 @@ class Settings:
 
     def _check_combination(self) -> None:
         if self.quantization and self.lora_rank is None:
-            raise ValueError("4-bit weights cannot be trained: give lora_rank to train adapters on them (QLoRA)")
+            raise ValueError("quantised weights cannot be trained: give lora_rank to train adapters on them (QLoRA)")
         if self.reference == "adapter-off" and self.lora_rank is None:
             raise ValueError("without adapters there are none to switch off: give lora_rank, or reference='copy'")
         if self.completion_length and self.completion_length > self.sequence_length:
@@ -91,6 +95,10 @@ class Settings:
                 f"a completion of {self.completion_length} tokens is longer than the sequence of prompt and "
                 f"completion, {self.sequence_length}"
             )
+        if self.shared_prompt and self.algorithm not in PAIRWISE:
+            raise ValueError(f"{self.algorithm} has no pairs that share a prompt: leave shared_prompt out")
+        if self.shared_prompt and self.prompt == 0:
+            raise ValueError("without a prompt there is none to share: give a completion_length under sequence_length")
         if self.zero_stage and self.gpus == 1 and not self.offload:
             raise ValueError(
                 f"ZeRO stage {self.zero_stage} on one GPU shards nothing: raise gpus, or give offload='optimizer'"
@@ -118,8 +126,29 @@ class Settings:
         return self.batch_size * (2 if self.algorithm in PAIRWISE else 1)
 
     @property
+    def completion(self) -> int:
+        """Tokens of a completion: all of the sequence unless said."""
+        return self.completion_length or self.sequence_length
+
+    @property
+    def prompt(self) -> int:
+        return self.sequence_length - self.completion
+
+    @property
+    def passed_rows(self) -> int:
+        """Rows of tokens that go through a model together: sequences, or pairs behind their prompt."""
+        return self.batch_size if self.shared_prompt else self.rows
+
+    @property
+    def passed_length(self) -> int:
+        """Tokens of such a row; behind a shared prompt a completion's last token is predicted, and stands nowhere."""
+        if not self.shared_prompt:
+            return self.sequence_length
+        return self.prompt + 2 * (self.completion if self.algorithm == "reward" else self.completion - 1)
+
+    @property
     def scored(self) -> int:
-        """Completion tokens of all rows, whose log-probabilities enter the loss."""
+        """Completion tokens of all sequences, whose log-probabilities enter the loss."""
         return self.rows * min(self.completion_length or self.sequence_length, self.sequence_length - 1 or 1)
 
     def numerics(self, trained: bool) -> Numerics:
@@ -132,8 +161,9 @@ class Settings:
             trained=trained,
             lora_rank=self.lora_rank if trained else None,
             adapter_width=4 if self.adapter_precision == "fp32" else 2,
-            quantized=self.quantization is not None,
+            quantization=self.quantization,
             eager=self.attention == "eager",
+            masked=self.shared_prompt,
         )
 
     @property
@@ -151,7 +181,6 @@ class SpeedSettings(Settings):
     accumulation: int = _count(1, "micro-batches of an optimiser step")
     rollout_batch: int | None = _count(None, "sequences a GPU decodes together", none="for all of a step")
     update_epochs: int = _count(1, "an online method's passes over each rollout")
-    shared_prompt: bool = _choice(False, True, meaning="whether a pair's prompt goes through once, not twice")
     utilization: float = _share(0.4, "of the GPU's peak FLOP/s that passes reach")
     bandwidth_utilization: float = _share(0.7, "of the memory's bandwidth")
     link_utilization: float = _share(0.7, "of the links' bandwidth")
@@ -162,8 +191,6 @@ class SpeedSettings(Settings):
         gpu_named(self.gpu)
         if not 0 <= self.overlap <= 1:
             raise ValueError(f"overlap is the share of communication that can hide, in [0, 1]; got {self.overlap}")
-        if self.shared_prompt and self.algorithm not in PAIRWISE:
-            raise ValueError(f"{self.algorithm} has no pairs that share a prompt: leave shared_prompt out")
         if self.algorithm in ONLINE and self.reference == "precomputed":
             raise ValueError("samples are new each step, so their reference cannot be precomputed: reference='copy'")
         if self.algorithm in ONLINE and self.completion == self.sequence_length:
@@ -183,10 +210,6 @@ class SpeedSettings(Settings):
     def completion(self) -> int:
         """Tokens of a completion: half of the sequence unless said."""
         return self.completion_length or max(1, self.sequence_length // 2)
-
-    @property
-    def prompt(self) -> int:
-        return self.sequence_length - self.completion
 
     @property
     def decoded_together(self) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from math import ceil, log2
 
-from course_lib.sizing.architectures import Architecture
 from course_lib.sizing.settings import SpeedSettings, roles_of
+from course_lib.sizing.shapes import Architecture
 from course_lib.speed.passes import Pass, unsharded_states
 
 # Seconds a hop, in a node and between nodes: NCCL's own tuning table, with the protocol for large messages.

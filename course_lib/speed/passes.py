@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from course_lib.memory.states import model_states
 from course_lib.sizing import phases
-from course_lib.sizing.architectures import Architecture
 from course_lib.sizing.settings import Role, SpeedSettings, roles_of
+from course_lib.sizing.shapes import Architecture
 from course_lib.speed.work import Work, backward, body, decode, forward, prefill, training_batch
 
 
@@ -44,7 +44,7 @@ def _rollout(arch: Architecture, s: SpeedSettings, policy: Role) -> Iterator[Pas
 
 def _scoring(arch: Architecture, s: SpeedSettings, policy: Role, roles: dict[str, Role]) -> Iterator[Pass]:
     """Passes without gradients; the policy's own log-probabilities of its samples come from the sampling."""
-    batch, times = training_batch(s), s.accumulation
+    batch, times = training_batch(arch, s), s.accumulation
     if s.online and "reward" in roles:
         yield Pass(phases.REWARD_SCORING, roles["reward"], forward(arch, s, roles["reward"], batch), times)
     if "critic" in roles:
@@ -59,7 +59,7 @@ def _scoring(arch: Architecture, s: SpeedSettings, policy: Role, roles: dict[str
 
 
 def _update(arch: Architecture, s: SpeedSettings, role: Role) -> Iterator[Pass]:
-    batch, times = training_batch(s), s.accumulation * s.update_epochs
+    batch, times = training_batch(arch, s), s.accumulation * s.update_epochs
     yield Pass(phases.POLICY_FORWARD, role, forward(arch, s, role, batch), times)
     if s.gradient_checkpointing:
         yield Pass(phases.RECOMPUTE, role, body(arch, s, role, batch), times, fetches=False)

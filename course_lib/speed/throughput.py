@@ -10,9 +10,10 @@ from math import ceil, isfinite
 
 from course_lib.memory.estimate import MemoryEstimate, as_number, estimate_memory
 from course_lib.sizing import phases
-from course_lib.sizing.architectures import Architecture, architecture_of
+from course_lib.sizing.architectures import architecture_of
 from course_lib.sizing.hardware import GB
 from course_lib.sizing.settings import Settings, SpeedSettings
+from course_lib.sizing.shapes import Architecture
 from course_lib.speed.communication import communication
 from course_lib.speed.passes import optimizer_work, passes_of
 from course_lib.speed.work import Work
@@ -218,7 +219,8 @@ def estimate_throughput(
         completion_length: tokens of the completion; by default half of the sequence.
         rollout_batch: sequences that a GPU decodes together; by default all of a step.
         update_epochs: an online method's passes over each rollout.
-        shared_prompt: whether a pair's prompt goes through once (as this course's trainers do), not twice.
+        shared_prompt: whether a pair's prompt goes through once (as this course's trainers do), not twice, in time and
+            in memory.
         utilization: share of the peak FLOP/s that the passes reach; 0.4 is what large runs report (Llama 3: 0.38
             to 0.43).
         bandwidth_utilization: share of the memory's bandwidth; 0.7 takes good kernels without launch overhead.

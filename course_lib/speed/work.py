@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from course_lib.memory.states import weight_bytes
-from course_lib.sizing.architectures import Architecture, Weight
 from course_lib.sizing.settings import Role, SpeedSettings
+from course_lib.sizing.shapes import Architecture, Weight
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,31 @@ class Batch:
     """What goes through at once: tokens, the keys that they attend to in all, and tokens that reach the head."""
 
     tokens: float
-    keys: float
+    keys: float  # in a layer, on average over all
     scored: float
 
 
-def attended(s: SpeedSettings, length: int) -> float:
-    """Keys that the tokens of one sequence meet in all: those before each and itself, or, "eager", every one."""
-    return length**2 if s.attention == "eager" else length * (length + 1) / 2
+def attended(arch: Architecture, s: SpeedSettings, length: int) -> float:
+    """Keys that the tokens of one sequence meet in all: those before each and itself, or, "eager", every one.
+
+    On average over the layers; tokens of a sliding one meet those in its window.
+    """
+    if s.attention == "eager":
+        return length**2
+    seen = min(length, arch.window)
+    every, near = length * (length + 1) / 2, seen * (seen + 1) / 2 + (length - seen) * seen
+    return every + (near - every) * arch.sliding_layers / arch.layers
 
 
-def training_batch(s: SpeedSettings) -> Batch:
+def training_batch(arch: Architecture, s: SpeedSettings) -> Batch:
     """A micro-batch; where a pair shares its prompt, the prompt goes through once, and both completions see it."""
     prompt, completion = s.prompt, s.completion
     if s.shared_prompt:
         length = prompt + 2 * completion
         blind = completion**2 if s.attention != "eager" else 0  # the second completion does not see the first
-        tokens, keys = s.batch_size * length, s.batch_size * (attended(s, length) - blind)
+        tokens, keys = s.batch_size * length, s.batch_size * (attended(arch, s, length) - blind)
     else:
-        tokens, keys = s.rows * s.sequence_length, s.rows * attended(s, s.sequence_length)
+        tokens, keys = s.rows * s.sequence_length, s.rows * attended(arch, s, s.sequence_length)
     scored = s.rows * min(completion, s.sequence_length - 1 or 1)
     return Batch(tokens, keys, tokens if s.logits == "full" else scored)
 
@@ -91,13 +98,13 @@ def has_adapters(s: SpeedSettings, role: Role) -> bool:
 
 def prefill(arch: Architecture, s: SpeedSettings, role: Role, rows: int) -> Work:
     """The prompts' forward pass, with the logits of each one's last token."""
-    return forward(arch, s, role, Batch(rows * s.prompt, rows * attended(s, s.prompt), rows))
+    return forward(arch, s, role, Batch(rows * s.prompt, rows * attended(arch, s, s.prompt), rows))
 
 
 def decode(arch: Architecture, s: SpeedSettings, role: Role, rows: int) -> Work:
     """All steps after the prefill, a token a row each: every step reads all weights, and keys and values so far."""
     steps = s.completion - 1
-    keys = rows * (steps * s.prompt + steps * (steps + 1) / 2)
+    keys = rows * sum(arch.cached_tokens(s.prompt + step) for step in range(1, steps + 1))
     cached = Work(4 * arch.queries * keys * arch.layers, 2 * s.compute * arch.keys * keys * arch.layers)
     return forward(arch, s, role, Batch(rows, 0, rows)) * steps + cached
 
@@ -105,10 +112,10 @@ def decode(arch: Architecture, s: SpeedSettings, role: Role, rows: int) -> Work:
 def _layers(arch: Architecture, s: SpeedSettings, batch: Batch) -> Work:
     """The linear layers: weights once, and each one's inputs and outputs."""
     work = Work()
-    for weight in arch.layer_weights():
+    for weight in arch.weights_of_layers():
         if weight.name in ("linear", "experts"):
-            work += _matrix(arch, s, weight, batch.tokens)
-    return work * arch.layers
+            work += _matrix(arch, s, weight, batch.tokens) * weight.count
+    return work
 
 
 def _matrix(arch: Architecture, s: SpeedSettings, weight: Weight, tokens: float) -> Work:
@@ -116,8 +123,8 @@ def _matrix(arch: Architecture, s: SpeedSettings, weight: Weight, tokens: float)
     touched = 1 - (1 - used) ** tokens if used < 1 else 1  # experts that some token chose, if each is as likely
     copies = arch.experts_per_token if used < 1 else 1
     held = weight_bytes(weight, s)
-    if s.quantization and weight.linear:
-        held += 2 * s.compute * weight.elements  # unpacked, then read
+    if s.quantization == "nf4" and weight.linear:
+        held += 2 * s.compute * weight.elements  # unpacked, then read; 8 bits are multiplied as they are
     through = s.compute * copies * sum(weight.shape[-2:]) * tokens
     return Work(2 * weight.elements * used * tokens, held * touched + through)
 
@@ -139,7 +146,7 @@ def _head(arch: Architecture, s: SpeedSettings, role: Role, batch: Batch) -> Wor
 
 def _adapters(arch: Architecture, s: SpeedSettings, batch: Batch) -> Work:
     """Two thin products beside every linear layer; fp32 ones run at fp32's speed unless autocast casts them."""
-    sides = sum(sum(w.shape) for w in arch.layer_weights() if w.linear) * arch.layers
+    sides = sum(w.count * sum(w.shape) for w in arch.weights_of_layers() if w.adapted)
     flops = 2 * s.lora_rank * sides * batch.tokens
     width = 4 if s.adapter_precision == "fp32" and s.precision != "autocast" else s.compute
     return Work(flops, width * sides * batch.tokens, flops if width == 4 else 0)
