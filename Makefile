@@ -41,7 +41,7 @@ exercises: $(READY)
 # Needs uv; pins the torch release that the course is tested with.
 constraints:
 	sed 's/"torch>=[0-9.]*"/"torch==2.13.0"/' pyproject.toml > .constraints-pyproject.toml
-	uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate -o constraints.txt .constraints-pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra dev --no-header --no-annotate -o constraints.txt .constraints-pyproject.toml
 	rm .constraints-pyproject.toml
 
 $(READY): pyproject.toml constraints.txt

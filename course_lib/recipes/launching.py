@@ -1,0 +1,65 @@
+"""Starting a recipe's processes: one here, several through Accelerate."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from course_lib.recipes.files import RecipeError
+from course_lib.recipes.settings import Recipe
+
+STRATEGY_FILES = Path(__file__).with_name("strategies")
+
+
+def quieten() -> None:
+    """Keep libraries' bars and notices out of the run's own words; DeepSpeed prints its own to stdout."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def needs_launch(recipe: Recipe) -> bool:
+    """Whether the recipe wants processes that a launcher starts, and none has started this one."""
+    return recipe.hardware.strategy != "single" and "LOCAL_RANK" not in os.environ
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def launch_command(recipe: Recipe, arguments: list[str]) -> list[str]:
+    """The line that starts the recipe on this machine; `arguments` are those of `course train`.
+
+    Raises:
+        RecipeError: this machine has too few GPUs, or the recipe spans several machines.
+    """
+    hardware, found = recipe.hardware, torch.cuda.device_count()
+    if hardware.gpu and found < min(hardware.gpus, hardware.gpus_per_node):
+        raise RecipeError(
+            f"{recipe.name} is made for {hardware.gpus} x {hardware.gpu}, and this machine has {found or 'no'} GPUs: "
+            "--dry-run says what it needs, hardware.gpus=N with hardware.strategy=... makes it smaller"
+        )
+    if hardware.gpus > hardware.gpus_per_node:
+        raise RecipeError(
+            f"{recipe.name} spans {hardware.gpus // hardware.gpus_per_node} nodes, and each must be started: "
+            "docs/scaling.md has the lines, for a hostfile and for Slurm"
+        )
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", str(STRATEGY_FILES / f"{hardware.strategy}.yaml")]
+    command += ["--num_processes", str(hardware.gpus)] + ([] if found else ["--cpu"])
+    return [*command, "-m", "course_lib", "train", *arguments]
+
+
+def launch(recipe: Recipe, options: dict) -> int:
+    """Start the recipe's processes, wait for them, and give their exit status."""
+    flags = [f"--{name}" for name in ("resume", "json") if options[name]]
+    command = launch_command(recipe, [options["recipe"], *options["changes"], *flags])
+    quieten()
+    return subprocess.call(command)
