@@ -632,7 +632,7 @@ def test_rewards_can_be_used_in_a_loss(tokenizer):
     [
         (lambda: GroupConfig(loss="rloo", normalise="token"), "takes no normalise"),
         (lambda: GroupConfig(loss="rloo", kl_estimator="k2"), "takes no kl_estimator"),
-        (lambda: PPOConfig(clip_range=1.0), "clip_range is a number and above 0 and below 1"),
+        (lambda: PPOConfig(clip_range=1.0), "clip_range is a number above 0 and below 1"),
         (lambda: PPOConfig(target_kl=1.0, kl_coefficient=0.0), "start above 0"),
     ],
 )

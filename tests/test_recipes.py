@@ -306,6 +306,9 @@ def test_one_process_needs_no_launcher_and_several_one_alone(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("RANK", "1")
     assert not recipes.needs_launch(two) and not recipes.is_main_process()
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.setenv("COURSE_LAUNCHED", "1")  # whatever the launcher tells its processes, they start no more
+    assert not recipes.needs_launch(two)
 
 
 def test_a_launch_names_the_strategy_and_hands_the_words_on(monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,13 +30,27 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., V) in fp32, of all tokens at once."""
-        return plain_logits(hidden, self.layer.weight, self.layer.bias, self.softcap)
+        return self._run(lambda x: plain_logits(x, self.layer.weight, self.layer.bias, self.softcap), hidden)
 
     def logps(self, hidden: Tensor, targets: Tensor, chunk_size: int | None = None) -> Tensor:
         """As `linear_logps`."""
-        return linear_logps(
-            hidden, self.layer.weight, targets, bias=self.layer.bias, softcap=self.softcap, chunk_size=chunk_size
-        )
+
+        def score(x: Tensor) -> Tensor:
+            bias, options = self.layer.bias, {"softcap": self.softcap, "chunk_size": chunk_size}
+            return linear_logps(x, self.layer.weight, targets, bias=bias, **options)
+
+        return self._run(score, hidden)
+
+    def _run(self, function: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        """`function` of the hidden states. Where ZeRO-3 holds the layer's weight in shards it runs as the layer's own
+        forward, around which DeepSpeed puts the weight together, in the backward pass too."""
+        if not hasattr(self.layer.weight, "ds_id"):
+            return function(hidden)
+        self.layer.forward = function
+        try:
+            return self.layer(hidden)
+        finally:
+            del self.layer.forward
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:
@@ -159,8 +173,8 @@ def _why_no_head(model, inner: nn.Module) -> str:
         return f"its output layer is a {type(layer).__name__}, not a plain nn.Linear"
     if "forward" in vars(layer):
         return "something else has replaced the forward of its output layer"
-    whole = type(layer.weight) is nn.Parameter and layer.weight.shape == (layer.out_features, layer.in_features)
-    if not whole or hasattr(layer.weight, "ds_id"):
+    shape = getattr(layer.weight, "ds_shape", layer.weight.shape)  # ZeRO-3's shards come together in `Head._run`
+    if type(layer.weight) is not nn.Parameter or shape != (layer.out_features, layer.in_features):
         return "its output layer is sharded between devices"
     if inner not in _scores_plainly:
         _scores_plainly[inner] = _scores_alike(inner)

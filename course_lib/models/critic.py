@@ -30,8 +30,10 @@ class Critic(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T) in reward units, fp32; column t holds the value before token t."""
+    def forward(self, input_ids: Tensor | Packed, attention_mask: Tensor | None = None) -> Tensor:
+        """(B, T) in reward units, fp32; column t holds the value before token t. A packed batch comes alone."""
+        if isinstance(input_ids, Packed):  # through here too: the wrappers of distributed training see this call alone
+            return self.of_packed(input_ids)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask} | with_positions(self.body, attention_mask)
         return before_each_token(self.value(self._hidden(inputs)))
 
@@ -41,7 +43,7 @@ class Critic(nn.Module):
 
     def value(self, hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(hidden.float()).squeeze(-1)
+            return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1).float()
 
     def _hidden(self, inputs: dict[str, Tensor]) -> Tensor:
         cache = {"use_cache": False} if takes(self.body, "use_cache") else {}
@@ -63,7 +65,7 @@ class ValueHead(nn.Linear):
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, H) states to (N,) values in reward units, fp32."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return super().forward(hidden.to(self.weight.dtype)).squeeze(-1)
+            return super().forward(hidden.to(self.weight.dtype)).squeeze(-1).float()
 
 
 def value_head_of(model) -> ValueHead:

@@ -85,25 +85,25 @@ def device_of_process(strategy: str):
     return torch.device("cpu") if STRATEGIES[strategy][0] == 3 else PartialState().device
 
 
-def reward_of(parts: dict[str, RewardPart], *, device=None) -> RewardFunction:
+def reward_of(parts: dict[str, RewardPart], *, device=None, dtype: str | None = None) -> RewardFunction:
     """One part of weight 1 as it is, several as their weighted sum, each part logged by its name."""
-    functions = {name: _part(part, device) for name, part in parts.items()}
+    functions = {name: _part(part, device, dtype) for name, part in parts.items()}
     if len(parts) == 1 and next(iter(parts.values())).weight == 1:
         return next(iter(functions.values()))
     return weighted_reward({name: (parts[name].weight, function) for name, function in functions.items()})
 
 
-def _part(part: RewardPart, device) -> RewardFunction:
-    return function_named(part.function) if part.function else _model_reward(part.model, device)
+def _part(part: RewardPart, device, dtype: str | None) -> RewardFunction:
+    return function_named(part.function) if part.function else _model_reward(part.model, device, dtype)
 
 
-def _model_reward(name: str, device) -> RewardFunction:
-    return learned_reward(*load_reward_model(name, device=device))
+def _model_reward(name: str, device, dtype: str | None) -> RewardFunction:
+    return learned_reward(*load_reward_model(name, device=device, dtype=DTYPES[dtype]))
 
 
-def judge_named(name: str, *, device=None) -> RewardFunction:
+def judge_named(name: str, *, device=None, dtype: str | None = None) -> RewardFunction:
     """What an evaluation's `judge` names: "gold", FILE.py:NAME, or a reward model."""
-    return function_named(name) if name == "gold" or ".py:" in name else _model_reward(name, device)
+    return function_named(name) if name == "gold" or ".py:" in name else _model_reward(name, device, dtype)
 
 
 def function_named(name: str) -> RewardFunction:

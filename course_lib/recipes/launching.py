@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate.state import PartialState
 
 from course_lib.recipes.files import RecipeError
 from course_lib.recipes.settings import Recipe
+from course_lib.trainers.run import PATIENCE
+from course_lib.trainers.sharded import join_on_cpus
 
+LAUNCHED = "COURSE_LAUNCHED"  # in the environment of processes that were started here: none of them starts more
 STRATEGY_FILES = Path(__file__).with_name("strategies")
 
 
@@ -26,7 +30,14 @@ def quieten() -> None:
 
 def needs_launch(recipe: Recipe) -> bool:
     """Whether the recipe wants processes that a launcher starts, and none has started this one."""
-    return recipe.hardware.strategy != "single" and "LOCAL_RANK" not in os.environ
+    started = "LOCAL_RANK" in os.environ or LAUNCHED in os.environ
+    return recipe.hardware.strategy != "single" and not started
+
+
+def processes() -> PartialState:
+    """This process among all that run the recipe, brought together if a launcher has started several."""
+    join_on_cpus(timeout=PATIENCE)
+    return PartialState(timeout=PATIENCE) if "LOCAL_RANK" in os.environ else PartialState()
 
 
 def is_main_process() -> bool:
@@ -53,7 +64,7 @@ def launch_command(recipe: Recipe, arguments: list[str]) -> list[str]:
         )
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(STRATEGY_FILES / f"{hardware.strategy}.yaml")]
-    command += ["--num_processes", str(hardware.gpus)] + ([] if found else ["--cpu"])
+    command += ["--num_processes", str(hardware.gpus), "--main_process_port", "0"]
     return [*command, "-m", "course_lib", "train", *arguments]
 
 
@@ -62,4 +73,4 @@ def launch(recipe: Recipe, options: dict) -> int:
     flags = [f"--{name}" for name in ("resume", "json") if options[name]]
     command = launch_command(recipe, [options["recipe"], *options["changes"], *flags])
     quieten()
-    return subprocess.call(command)
+    return subprocess.call(command, env=os.environ | {LAUNCHED: "1"})

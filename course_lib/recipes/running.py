@@ -6,8 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-from accelerate.state import PartialState
-
 from course_lib.models import load_policy, load_reward_model
 from course_lib.recipes.building import (
     device_of_process,
@@ -22,6 +20,7 @@ from course_lib.recipes.building import (
 from course_lib.recipes.card import card
 from course_lib.recipes.evaluating import answers, comparison, ranking
 from course_lib.recipes.folder import RunFolder
+from course_lib.recipes.launching import processes
 from course_lib.recipes.methods import METHOD_KINDS
 from course_lib.recipes.planning import CHECKPOINT_BYTES
 from course_lib.recipes.settings import Recipe
@@ -54,15 +53,16 @@ class _Execution:
     """A recipe with all that it names."""
 
     def __init__(self, recipe: Recipe, folder: RunFolder):
-        self.recipe, self.folder, self.state = recipe, folder, PartialState()
+        self.recipe, self.folder, self.state = recipe, folder, processes()
         self.kind, self.looks = METHOD_KINDS[recipe.method], recipe.evaluation
         device = device_of_process(recipe.hardware.strategy)
         records, self.held_out = records_of(recipe)
         policy, self.tokenizer = policy_of(recipe.model, recipe.method, device=device)
-        reward = reward_of(recipe.reward, device=self.state.device) if self.kind.online else None
+        judging = {"device": self.state.device, "dtype": recipe.model.dtype}
+        reward = reward_of(recipe.reward, **judging) if self.kind.online else None
         self.trainer: Trainer = trainer_of(recipe, policy, self.tokenizer, records, self.held_out, reward)
         self.prompts = held_out_prompts(recipe, self.held_out)
-        self.judge = judge_named(self.looks.judge, device=self.state.device) if self.looks.judge else None
+        self.judge = judge_named(self.looks.judge, **judging) if self.looks.judge else None
         refuse_full_disk(folder.path, self._bytes_to_write())
         self.parts = self._parts()
 

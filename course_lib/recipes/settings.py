@@ -16,7 +16,6 @@ STRATEGIES = {  # Accelerate's config in `strategies`: ZeRO's stage, and what re
     "zero2-offload": (2, "optimizer"),
     "zero3": (3, None),
     "zero3-offload": (3, "parameters"),
-    "fsdp2": (3, None),
 }
 
 

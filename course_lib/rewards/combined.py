@@ -48,8 +48,13 @@ def ensemble_reward(
         mean = scores.mean(dim=0)
         return mean - caution * scores.std(dim=0) if combine == "cautious" else mean
 
-    score.latest = {}
+    score.latest, score.models = {}, models_of(members)
     return score
+
+
+def models_of(functions: Sequence[RewardFunction]) -> tuple:
+    """The models that reward functions ask, where they tell of them."""
+    return tuple(model for function in functions for model in getattr(function, "models", ()))
 
 
 def disagreement(members: Sequence[RewardFunction], prompts: Sequence, completions: Sequence) -> Tensor:
@@ -87,7 +92,7 @@ def weighted_reward(parts: Mapping[str, tuple[float, RewardFunction]], *, per_wo
             total = total + weight * score.latest[name]
         return total
 
-    score.latest = {}
+    score.latest, score.models = {}, models_of([function for _, function in parts.values()])
     return score
 
 

@@ -63,6 +63,7 @@ def learned_reward(model, tokenizer, *, batch_size: int = 256) -> RewardFunction
                 found[here] = (_packed if packs else _padded)(model, tokenizer, [rows[i] for i in here]).cpu()
         return found
 
+    score.models = (model,)  # whoever shares a run's models out over GPUs finds this one here
     return score
 
 

@@ -3,16 +3,16 @@
 `config` holds the settings, `method` what a method is, `run` all that changes while it trains, `loop` the loop, `part`
 and `parts` what happens around its steps, `batches` and `checkpoint` where it reads and what it leaves, `base` puts
 them together; then one file a method. Those that learn from their own samples share `online`, `rollout_batches` and
-`scoring`.
+`scoring`. Of several processes `together` says what they tell one another, and `sharded` is all that knows DeepSpeed.
 """
 
 from course_lib.trainers.base import Trainer
-from course_lib.trainers.config import TrainingConfig
+from course_lib.trainers.config import OnlineConfig, TrainingConfig
 from course_lib.trainers.group import GroupConfig, GroupTrainer
 from course_lib.trainers.history import History
 from course_lib.trainers.kto import KTOConfig, KTOTrainer
 from course_lib.trainers.method import Method
-from course_lib.trainers.online import OnlineConfig, OnlineTrainer
+from course_lib.trainers.online import OnlineTrainer
 from course_lib.trainers.online_preference import OnlinePreferenceConfig, OnlinePreferenceTrainer
 from course_lib.trainers.part import Part
 from course_lib.trainers.parts import Samples, TrainingError

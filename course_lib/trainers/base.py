@@ -15,6 +15,7 @@ from course_lib.trainers.method import Method
 from course_lib.trainers.part import Part
 from course_lib.trainers.parts import evaluate, standard_parts
 from course_lib.trainers.run import Run
+from course_lib.trainers.sharded import whole_on_main
 
 
 class Trainer(Method):
@@ -59,9 +60,14 @@ class Trainer(Method):
         return evaluate(self, run)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the policy and its tokenizer so that `load_policy(folder)` reads them back."""
-        if PartialState().is_main_process:
-            save_pretrained(self.policy, self.tokenizer, folder)
+        """Write the policy and its tokenizer so that `load_policy(folder)` reads them back.
+
+        Of several processes all call this, for each may hold a shard of the weights, and the main one writes.
+        """
+        main = PartialState().is_main_process
+        with whole_on_main(self.policy, main):
+            if main:
+                save_pretrained(self.policy, self.tokenizer, folder)
 
 
 def _refuse_another_run(saved: dict, now: dict) -> None:

@@ -9,15 +9,21 @@ from torch import Tensor
 from course_lib.data import LengthBuckets, even_parts
 
 
+class StandIn(dict):
+    """A batch that a process without rows computes along with the others, which would wait for it; it counts 0."""
+
+
 class RecordBatches:
     """Micro-batches of records, epoch after epoch; it knows its place, so a run can go on from there.
+
+    Batches are formed as in one process, and each is dealt out to the processes, so that their number changes nothing.
 
     Args:
         lengths: tokens of each row.
         groups: one number a row; every batch and micro-batch holds its share of every group. None: no groups.
         collate: row indices to a batch of tensors.
         batch_size, accumulation, seed: as in `TrainingConfig`.
-        share: (process, processes): each takes every so manieth batch; the first ones stand in for those that miss.
+        share: (process, processes): which of how many equal parts of each batch is this process's own.
     """
 
     def __init__(
@@ -37,16 +43,26 @@ class RecordBatches:
         self.epoch, self.place, self.order = 0, 0, self._epoch(0)
 
     def __len__(self) -> int:
-        """Batches an epoch, for each process."""
-        return -(-len(self.buckets) // self.share[1])
+        """Batches an epoch."""
+        return len(self.buckets)
 
     def take(self) -> list[dict[str, Tensor]]:
-        """The next batch, as micro-batches."""
+        """This process's share of the next batch, as micro-batches; one `StandIn` where it has no row of it."""
         if self.place == len(self):
             self.epoch, self.place, self.order = self.epoch + 1, 0, self._epoch(self.epoch + 1)
         indices = self.order[self.place]
         self.place += 1
-        return [self.collate(part) for part in self.micro_batches(indices)]
+        mine = self.dealt(indices)
+        if not mine:
+            return [StandIn(self.collate(indices[:1]))]
+        return [self.collate(part) for part in self.micro_batches(mine)]
+
+    def dealt(self, indices: list[int]) -> list[int]:
+        """This process's rows of a batch: like the others' in number, in lengths, and of every group."""
+        process, processes = self.share
+        if processes == 1:
+            return indices
+        return sorted(indices, key=lambda i: self.groups[i])[process::processes]
 
     def micro_batches(self, indices: list[int]) -> list[list[int]]:
         """A batch's rows, each group dealt evenly over the micro-batches."""
@@ -62,9 +78,6 @@ class RecordBatches:
         self.order = self._epoch(self.epoch)
 
     def _epoch(self, epoch: int) -> list[list[int]]:
-        """This process's batches of an epoch, as row indices; all processes get equally many."""
-        process, processes = self.share
+        """The batches of an epoch, as row indices."""
         self.buckets.epoch = epoch
-        batches = list(self.buckets)
-        padded = (batches * processes)[: len(self) * processes]
-        return padded[process::processes]
+        return list(self.buckets)

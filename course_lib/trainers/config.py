@@ -32,7 +32,7 @@ def number(
     """A real number within bounds; NaN never, infinity only if asked for."""
     bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
     bounds += [f"at most {most:g}"] * (most < math.inf) + [f"below {below:g}"] * (below < math.inf)
-    allowed = " and ".join(["a number", *bounds])
+    allowed = " ".join(["a number", " and ".join(bounds)]).strip()
 
     def check(value) -> str:
         plain = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
@@ -117,8 +117,9 @@ class TrainingConfig(Checked):
     """Settings that every trainer has.
 
     Default learning rates suit models of billions of parameters; the course's tiny one takes about a
-    hundred times as much. `batch_size` counts records (pairs, for pairs) an optimiser step and process; it is cut into
-    `accumulation` micro-batches that go through the model one after another, with the same result.
+    hundred times as much. `batch_size` counts records (pairs, for pairs) an optimiser step, over all processes
+    together: each gets an equal share of them, and cuts it into `accumulation` micro-batches that go through the model
+    one after another. Neither the number of processes nor that of micro-batches changes the result.
 
     Raises:
         ValueError: when it is made, for any setting that cannot be meant.
@@ -126,8 +127,8 @@ class TrainingConfig(Checked):
 
     learning_rate: float = setting(2e-5, number(above=0), "highest learning rate of AdamW")
     epochs: float = setting(1, number(above=0), "passes over the records; parts of one are allowed")
-    batch_size: int = setting(32, count(), "records (pairs, for pairs) an optimiser step and process")
-    accumulation: int = setting(1, count(), "micro-batches that a batch is cut into")
+    batch_size: int = setting(32, count(), "records (pairs, for pairs) an optimiser step, over all processes")
+    accumulation: int = setting(1, count(), "micro-batches that each process cuts its share of a batch into")
     schedule: str = setting("linear", one_of(*SCHEDULES), "how the learning rate falls after warm-up")
     warmup_ratio: float = setting(0.1, number(least=0, most=1), "share of the steps in which the rate rises")
     optimizer: str = setting("adamw", one_of("adamw", "adamw-8bit"), "8bit: moments in 8 bits, by bitsandbytes")
@@ -162,6 +163,23 @@ class TrainingConfig(Checked):
 
         if self.keep_best and not (self.eval_every and self.checkpoint_folder):
             raise ValueError("keep_best needs eval_every, to know what is best, and checkpoint_folder, to keep it in")
+
+
+@dataclass
+class OnlineConfig(TrainingConfig):
+    """Settings of a run on the policy's own samples. `epochs` are passes over the prompts, `batch_size` completions."""
+
+    learning_rate: float = setting(1e-6, number(above=0), "highest learning rate of AdamW")
+    schedule: str = setting("constant", one_of(*SCHEDULES), "how the learning rate falls after warm-up")
+    warmup_ratio: float = setting(0.0, number(least=0, most=1), "share of the steps in which the rate rises")
+    prompts_per_rollout: int = setting(96, count(), "prompts that are rolled out together")
+    completions: int = setting(1, count(), "completions of each prompt")
+    update_epochs: int = setting(1, count(), "how often a rollout is gone through")
+    max_new_tokens: int = setting(48, count(), "where a completion is cut off")
+    temperature: float = setting(1.0, number(above=0), "of the distribution that is drawn from and trained")
+    kl_coefficient: float = setting(0.05, number(least=0), "price of a nat of distance from the reference")
+    missing_end_penalty: float = setting(0.0, number(least=0), "taken from the score of a completion that was cut off")
+    rollout_batch: int = setting(256, count(), "completions that are drawn or scored together")
 
 
 def _plain(value):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from course_lib.losses import grpo_advantages, grpo_loss, rloo_advantages
 from course_lib.losses.policy_gradient import clipped_surrogate
-from course_lib.trainers.config import count, flag, number, one_of, optional, setting
-from course_lib.trainers.online import OnlineConfig, OnlineTrainer
+from course_lib.trainers.config import OnlineConfig, count, flag, number, one_of, optional, setting
+from course_lib.trainers.online import OnlineTrainer
 
 
 @dataclass

@@ -16,6 +16,7 @@ from course_lib.losses import kto_kl_baseline, kto_loss
 from course_lib.trainers.config import TrainingConfig, folder, number, optional, setting
 from course_lib.trainers.referenced import ReferencedTrainer
 from course_lib.trainers.run import Run
+from course_lib.trainers.together import summed
 
 
 @dataclass
@@ -67,18 +68,22 @@ class KTOTrainer(ReferencedTrainer):
     ):
         super().__init__(policy, tokenizer, records, config, reference=reference, eval_records=eval_records)
         self.labels = [bool(record["label"]) for record in self.records]
-        self._refuse_a_missing_class(self.training, self.config.accumulation)
         self.partner = _partners(self.rows, self.training, self.longest, self.config.seed)
         if self.held_out:
-            self._refuse_a_missing_class(self.held_out, 1)
             self.partner += _partners(self.rows, self.held_out, self.longest, self.config.seed)
 
-    def _refuse_a_missing_class(self, rows: range, accumulation: int) -> None:
-        batches, labels = -(-len(rows) // self.config.batch_size), [self.labels[i] for i in rows]
+    def refuse_small_batches(self, processes: int) -> None:
+        super().refuse_small_batches(processes)
+        self._refuse_a_missing_class(self.training, processes * self.config.accumulation)
+        if self.held_out:
+            self._refuse_a_missing_class(self.held_out, processes)
+
+    def _refuse_a_missing_class(self, rows: range, parts: int) -> None:
+        batches, labels = -(-len(rows) // self.config.batch_size), [bool(self.records[i]["label"]) for i in rows]
         for label, name in ((True, "desirable"), (False, "undesirable")):
-            if labels.count(label) < batches * accumulation:
+            if labels.count(label) < batches * parts:
                 raise ValueError(
-                    f"{labels.count(label)} {name} records cannot be in each of {batches} batches of {accumulation} "
+                    f"{labels.count(label)} {name} records cannot be in each of {batches} batches of {parts} "
                     f"micro-batches, and KTO needs both classes in all of them; add {name} records, raise batch_size "
                     "or lower accumulation"
                 )
@@ -120,12 +125,14 @@ class KTOTrainer(ReferencedTrainer):
                 policy.append(self._logps(model, batch, "mismatched_"))
                 batch["ref_logps"] = self.reference_scores(model, batch)
                 reference.append(batch["ref_logps"][1])
-        # every process takes the mean over the same number of rows, or nearly so; they share the mean of their means
-        mismatched = accelerator.gather(torch.stack([torch.cat(policy).mean(), torch.cat(reference).mean()]).view(1, 2))
-        baseline = kto_kl_baseline(mismatched[:, 0], mismatched[:, 1])
-        share = torch.cat([batch["desirable"] for batch in micro_batches]).float().mean()
+        desirable = torch.cat([batch["desirable"] for batch in micro_batches]).float()
+        rows, found = len(desirable), (torch.cat(policy), torch.cat(reference), desirable)
+        sums = {str(i): values.mean().item() * rows for i, values in enumerate(found)} | {"rows": float(rows)}
+        sums = summed(accelerator, sums)  # of all processes, which may hold unequal numbers of rows
+        means = [torch.tensor([sums[str(i)] / sums["rows"]], device=accelerator.device) for i in range(len(found))]
+        policy, reference, share = means
         for batch in micro_batches:
-            batch |= {"kl_baseline": baseline, "desirable_share": share}
+            batch |= {"kl_baseline": kto_kl_baseline(policy, reference), "desirable_share": share}
 
     def loss(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         config, desirable, baseline = self.config, batch["desirable"], batch["kl_baseline"]

@@ -66,7 +66,7 @@ class Method(ABC):
         self.training = self._add(records)
         self.held_out = self._add(eval_records) if eval_records else range(0)
         refuse_unknown_ids(policy, {i for row in self.rows for i in _ids(row)})
-        self._refuse_small_batches()
+        self.refuse_small_batches(processes=1)
 
     def _add(self, records: Sequence[dict]) -> range:
         """Encode records behind those that are there; the indices of their rows."""
@@ -82,13 +82,19 @@ class Method(ABC):
         """Tokens that a row must leave free behind its prompt."""
         return 1
 
-    def _refuse_small_batches(self) -> None:
-        rows = len(self.training)
+    def refuse_small_batches(self, processes: int) -> None:
+        """See that every micro-batch of each process gets a row of every batch.
+
+        Raises:
+            ValueError: if one would not.
+        """
+        rows, accumulation = len(self.training), self.config.accumulation
         smallest = rows // -(-rows // self.config.batch_size)
-        if smallest < self.config.accumulation:
+        if smallest < processes * accumulation:
+            where = f" on each of {processes} processes" if processes > 1 else ""
             raise ValueError(
-                f"{rows} records make batches of {smallest}, too few for {self.config.accumulation} micro-batches; "
-                "lower accumulation"
+                f"{rows} records make batches of {smallest}, too few for {accumulation} micro-batches{where}; lower "
+                f"accumulation{', raise batch_size, or start fewer processes' if processes > 1 else ''}"
             )
 
     def length(self, row) -> int:
@@ -124,8 +130,8 @@ class Method(ABC):
 
     def batches(self, run):
         """Where the run's batches come from; anything with `take`, `__len__`, `state_dict` and `load_state_dict`."""
-        accelerator = run.accelerator
-        return self.batches_of(self.training, share=(accelerator.process_index, accelerator.num_processes))
+        self.refuse_small_batches(run.accelerator.num_processes)
+        return self.batches_of(self.training, share=run.share)
 
     def batches_of(self, rows: range, **options) -> RecordBatches:
         """Batches of some of the rows, as the config asks for them."""
@@ -150,11 +156,15 @@ class Method(ABC):
     def before_step(self, run, micro_batches: list[dict[str, Tensor]]) -> None:  # noqa: B027
         """What a method computes from all micro-batches of a step together."""
 
+    def after_step(self, run) -> None:  # noqa: B027
+        """What a method concludes from a step's metrics, which are those of all processes."""
+
     def description(self) -> dict:
         """What a run must have in common with a checkpoint to go on from it."""
         settings = {k: v for k, v in self.config.to_dict().items() if k not in MAY_CHANGE_ON_RESUME}
         records = hashlib.sha256(repr((self.rows, self.training)).encode()).hexdigest()[:16]
-        trained = sum(p.numel() for module in self.trained().values() for p in module.parameters() if p.requires_grad)
+        weights = [p for module in self.trained().values() for p in module.parameters() if p.requires_grad]
+        trained = sum(getattr(p, "ds_numel", p.numel()) for p in weights)  # a shard alone may be here
         return {"method": self.name, "records": records, "trained weights": trained} | settings
 
     def state_dict(self) -> dict:

@@ -6,7 +6,6 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,33 +25,24 @@ from course_lib.losses import kl_estimate
 from course_lib.models import reference_of
 from course_lib.rollouts import Decoding, Rollout, roll_out
 from course_lib.trainers.base import Trainer
-from course_lib.trainers.config import SCHEDULES, TrainingConfig, count, number, one_of, setting
+from course_lib.trainers.config import OnlineConfig
 from course_lib.trainers.dropout import without_dropout
 from course_lib.trainers.referenced import frozen_reference
 from course_lib.trainers.rollout_batches import RolloutBatches
-from course_lib.trainers.scoring import RewardFunction, scores_of, warn_of_negative_kl
+from course_lib.trainers.scoring import (
+    RewardFunction,
+    models_of_reward,
+    shared_scores,
+    warn_of_negative_kl,
+    whole_rollout,
+)
+from course_lib.trainers.sharded import frozen, is_sharded, whole
+from course_lib.trainers.together import joined, my_part
 
 logger = logging.getLogger(__name__)
 READ = ("input_ids", "attention_mask", "completion_mask")  # what a model is given of a batch
 REFERENCES = ("auto", "copy", "adapter-off")
 HELD_OUT_SEED = 2**31  # so that every look draws with the same numbers, which no rollout has
-
-
-@dataclass
-class OnlineConfig(TrainingConfig):
-    """Settings of a run on the policy's own samples. `epochs` are passes over the prompts, `batch_size` completions."""
-
-    learning_rate: float = setting(1e-6, number(above=0), "highest learning rate of AdamW")
-    schedule: str = setting("constant", one_of(*SCHEDULES), "how the learning rate falls after warm-up")
-    warmup_ratio: float = setting(0.0, number(least=0, most=1), "share of the steps in which the rate rises")
-    prompts_per_rollout: int = setting(96, count(), "prompts that are rolled out together")
-    completions: int = setting(1, count(), "completions of each prompt")
-    update_epochs: int = setting(1, count(), "how often a rollout is gone through")
-    max_new_tokens: int = setting(48, count(), "where a completion is cut off")
-    temperature: float = setting(1.0, number(above=0), "of the distribution that is drawn from and trained")
-    kl_coefficient: float = setting(0.05, number(least=0), "price of a nat of distance from the reference")
-    missing_end_penalty: float = setting(0.0, number(least=0), "taken from the score of a completion that was cut off")
-    rollout_batch: int = setting(256, count(), "completions that are drawn or scored together")
 
 
 class OnlineTrainer(Trainer):
@@ -64,6 +54,7 @@ class OnlineTrainer(Trainer):
         reward: `(prompts, completions)` to a tensor (B,): one number for each completion.
         reference: "auto" (adapters off where the policy has fresh ones, else a frozen copy), "copy", "adapter-off", or
             another model, which is frozen in place. Without a price on distance (`kl_coefficient=0`) none is held.
+        rollouts: what draws completions, called as `roll_out` is: that, or `VLLMRollouts`.
         eval_records: prompts that are never trained on: each is answered once at every look, by the same random
             numbers, and scores, distance and lengths go into the history as `eval_objective/scores` and so on.
 
@@ -83,10 +74,11 @@ class OnlineTrainer(Trainer):
         *,
         reward: RewardFunction,
         reference: str | torch.nn.Module = "auto",
+        rollouts: Callable[..., Rollout] = roll_out,
         eval_records: Sequence[dict] | None = None,
     ):
         super().__init__(policy, tokenizer, records, config, eval_records=eval_records)
-        self.reward = reward
+        self.reward, self.rollouts = reward, rollouts
         if isinstance(reference, str) and reference not in REFERENCES:
             raise ValueError(
                 f"the reference scores new samples: it is 'auto', 'copy', 'adapter-off' or a model, not {reference!r}"
@@ -94,6 +86,7 @@ class OnlineTrainer(Trainer):
         self.reference = self._reference(reference) if self.holds_reference else None
         self.kl_coefficient = self.config.kl_coefficient
         self.rollout: Rollout | None = None  # the latest one, to look at
+        self.parts_of_scores: dict[str, Tensor] = {}
         self.of_rollout: dict[str, float] = {}  # its metrics, which all updates on it report
         self.accelerator = None  # of the run at hand
         self.packs = False  # whether rows go through the models without padding; found out before training
@@ -108,7 +101,7 @@ class OnlineTrainer(Trainer):
         """Rows that a prompt adds to a rollout, at most."""
         return self.config.completions
 
-    def _refuse_small_batches(self) -> None:
+    def refuse_small_batches(self, processes: int) -> None:
         """Nothing to refuse: minibatches are of completions, and a small one is cut into fewer micro-batches."""
 
     @property
@@ -130,8 +123,6 @@ class OnlineTrainer(Trainer):
         return int(batch["completion_mask"].sum())
 
     def batches(self, run) -> RolloutBatches:
-        if run.accelerator.num_processes > 1:
-            raise ValueError(f"{type(self).__name__} trains in one process; start it without a launcher")
         config = self.config
         self._batches = RolloutBatches(
             len(self.training),
@@ -142,17 +133,22 @@ class OnlineTrainer(Trainer):
             update_epochs=config.update_epochs,
             accumulation=config.accumulation,
             seed=config.seed,
+            share=run.share,
         )
         return self._batches
 
     def before_training(self, accelerator) -> None:
+        self.accelerator = accelerator
         if self.reference is not None and self.reference.frozen is not None:
             self.reference.frozen.to(accelerator.device)
-        self.accelerator = accelerator
         reasons = [reason for model in self.readers() if (reason := self._why_not_packed(model))]
         if reasons:
             logger.warning("computing padding, and prompts once for each completion: %s", reasons[0])
         self.packs = not reasons
+        if self.reference is not None and self.reference.frozen is not None:
+            self.reference.frozen = frozen(accelerator, self.reference.frozen)
+        if is_sharded(accelerator):
+            self.reward_engines = [frozen(accelerator, model) for model in models_of_reward(self.reward)]
 
     def readers(self) -> list:
         """The causal language models that read rollouts."""
@@ -171,7 +167,10 @@ class OnlineTrainer(Trainer):
             yield
 
     def collect(self, number: int, indices: list[int]) -> dict[str, Tensor]:
-        """One rollout as tensors: drawn, scored, read by the reference, and made into what updates need."""
+        """One rollout as tensors: drawn, scored, read by the reference, and made into what updates need.
+
+        Of all that costs time each process does its share; the rollout is then whole, and the same, on all of them.
+        """
         config = self.config
         with self.precision():
             self.rollout = self.roll_out(indices, config.completions, config.seed * 1_000_003 + number)
@@ -187,24 +186,32 @@ class OnlineTrainer(Trainer):
 
     def roll_out(self, indices: Sequence[int], n: int, seed: int) -> Rollout:
         """`n` completions of each of these prompts."""
-        return roll_out(
-            self.policy,
-            self.tokenizer,
-            [self.records[i]["prompt"] for i in indices],
-            n=n,
-            max_new_tokens=self.config.max_new_tokens,
-            decoding=Decoding(self.config.temperature),
-            seed=seed,
-            batch_size=self.config.rollout_batch,
-            encoded=[self.rows[i].prompt_ids for i in indices],
-        )
+        part = my_part(len(indices))
+
+        def draw(mine: Sequence[int]) -> Rollout:
+            return self.rollouts(
+                self.policy,
+                self.tokenizer,
+                [self.records[i]["prompt"] for i in mine],
+                n=n,
+                max_new_tokens=self.config.max_new_tokens,
+                decoding=Decoding(self.config.temperature),
+                seed=seed,
+                first=part.start,
+                batch_size=self.config.rollout_batch,
+                encoded=[self.rows[i].prompt_ids for i in mine],
+            )
+
+        with whole(self.policy):
+            return whole_rollout(joined(lambda: draw(indices[part]) if indices[part] else None))
 
     def scored(self, rollout: Rollout) -> dict[str, Tensor]:
         """A rollout as tensors, with its scores and the reference's log-probabilities."""
         batch = rollout.batch(self.pad)
         batch["old_logps"] = batch.pop("logps")
         del batch["plain_logps"]
-        batch["scores"] = scores_of(rollout, self.reward) - self.config.missing_end_penalty * (~rollout.ended).float()
+        scores, self.parts_of_scores = shared_scores(rollout, self.reward)
+        batch["scores"] = scores - self.config.missing_end_penalty * (~rollout.ended).float()
         batch["ref_logps"] = self.reference_logps(batch)
         batch["kl"] = (batch["old_logps"] - batch["ref_logps"]).sum(dim=1)  # k1 of each completion, nats
         return batch
@@ -220,7 +227,7 @@ class OnlineTrainer(Trainer):
         """(B, T) the reference's log-probabilities of the rollout's tokens; the policy's own where there is none."""
         if self.reference is None:
             return batch["old_logps"].clone()
-        with self.reference.scoring(self.policy) as scorer, evaluating(scorer):
+        with self.reference.scoring(self.policy) as scorer, evaluating(scorer), whole(scorer):
             return self.in_parts(lambda part: self.logps(scorer, part), batch)
 
     def packed(self, batch: dict[str, Tensor]) -> Packed | None:
@@ -242,11 +249,12 @@ class OnlineTrainer(Trainer):
         return states.spread(states.logps(**how))
 
     def in_parts(self, function: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor]) -> Tensor:
-        """`function` of a batch, so many rows at a time."""
-        size, rows = self.config.rollout_batch, len(batch["input_ids"])
+        """`function` of a batch, so many rows at a time; each process does its share of them."""
+        size, mine = self.config.rollout_batch, my_part(len(batch["input_ids"]))
         device = next(self.policy.parameters()).device
-        parts = [{n: batch[n][i : i + size].to(device) for n in READ} for i in range(0, rows, size)]
-        return torch.cat([function(part).cpu() for part in parts])
+        starts = range(mine.start, mine.stop, size)
+        parts = [{n: batch[n][i : min(i + size, mine.stop)].to(device) for n in READ} for i in starts]
+        return torch.cat(sum(joined(lambda: [function(part).cpu() for part in parts]), []))
 
     @abstractmethod
     def prepare(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -259,7 +267,7 @@ class OnlineTrainer(Trainer):
             "objective/entropy": -batch["old_logps"].sum(dim=1).mean().item(),
             "val/length": batch["completion_mask"].sum(dim=1).float().mean().item(),
         }
-        for name, values in getattr(self.reward, "latest", {}).items():  # parts of a sum, an ensemble's disagreement
+        for name, values in self.parts_of_scores.items():
             found[f"reward/{name}"] = values.float().mean().item()
         if self.reference is not None:  # without one the distance is not known, which is not 0
             found["objective/kl"] = batch["kl"].mean().item()
@@ -271,7 +279,7 @@ class OnlineTrainer(Trainer):
     def update_metrics(
         self, logps: Tensor, batch: dict[str, Tensor], low: float, high: float, *, whole: bool = False
     ) -> dict[str, float]:
-        """How far the policy has come since the rollout, means over real tokens; it may end the rollout's use.
+        """How far the policy has come since the rollout, means over real tokens.
 
         `low` and `high` are the clip's ranges; `whole`: the ratio is that of whole completions.
         """
@@ -280,14 +288,17 @@ class OnlineTrainer(Trainer):
         clipped = (logps.detach() - batch["old_logps"]).sum(dim=1).exp() if whole else log_ratio.exp()
         ratio = log_ratio.exp()
         moved = kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3").mean().item()
-        if self.config.stop_at_kl is not None and moved > self.config.stop_at_kl and self._batches:
-            self._batches.drop_the_rest()
         return {
             "policy/approxkl_avg": moved,
             "policy/clipfrac_avg": ((clipped > 1 + high) | (clipped < 1 - low)).float().mean().item(),
             "val/ratio": ratio.mean().item(),
             "val/ratio_max": ratio.max().item(),
         }
+
+    def after_step(self, run) -> None:
+        stop = getattr(self.config, "stop_at_kl", None)
+        if stop is not None and run.metrics["policy/approxkl_avg"] > stop:
+            self._batches.drop_the_rest()
 
     def state_dict(self) -> dict:
         return {"kl_coefficient": self.kl_coefficient, "of_rollout": self.of_rollout}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.trainers.config import count, number, one_of, setting
-from course_lib.trainers.online import OnlineConfig, OnlineTrainer
+from course_lib.rollouts import roll_out
+from course_lib.trainers.config import OnlineConfig, count, number, one_of, setting
+from course_lib.trainers.online import OnlineTrainer
 from course_lib.trainers.preference import METHODS, PairLoss, pair_metrics, refuse_what_cannot_train
 
 PAIRED = [name for name, method in METHODS.items() if method.reference and not method.lengths]
@@ -49,13 +50,14 @@ class OnlinePreferenceTrainer(OnlineTrainer):
     config: OnlinePreferenceConfig
 
     def __init__(self, policy, tokenizer, records: Sequence[dict], config: OnlinePreferenceConfig | None = None, *,
-                 reward, loss: str | Callable[..., Tensor] = "dpo", reference="auto", eval_records=None):  # fmt: skip
+                 reward, loss: str | Callable[..., Tensor] = "dpo", reference="auto", rollouts=roll_out,
+                 eval_records=None):  # fmt: skip
         if not callable(loss) and loss not in PAIRED:
             raise ValueError(f"loss is one of {', '.join(PAIRED)} or a function; got {loss!r}")
         self.method = PairLoss(loss) if callable(loss) else METHODS[loss]
         self.loss_name = loss if isinstance(loss, str) else getattr(loss, "__name__", "custom")
         super().__init__(policy, tokenizer, records, config, reward=reward, reference=reference,
-                         eval_records=eval_records)  # fmt: skip
+                         rollouts=rollouts, eval_records=eval_records)  # fmt: skip
 
     rows_per_prompt = 1
 

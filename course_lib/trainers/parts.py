@@ -14,10 +14,12 @@ from tqdm.auto import tqdm
 from course_lib.logprobs import evaluating
 from course_lib.rollouts import sample
 from course_lib.trainers.checkpoint import Checkpoints
-from course_lib.trainers.loop import to_device
+from course_lib.trainers.loop import terms_of, to_device
 from course_lib.trainers.method import Method
 from course_lib.trainers.part import Part
 from course_lib.trainers.run import Run
+from course_lib.trainers.sharded import weight_here, whole
+from course_lib.trainers.together import summed
 
 logger = logging.getLogger(__name__)
 ABSURD_RATE = 0.1  # AdamW moves every weight by about its rate in a step; no training survives this one
@@ -56,11 +58,13 @@ class FiniteCheck(Part):
             if not torch.isfinite(torch.tensor(value)):
                 self._stop(run, run.step + 1, f"the {name} is {value}")
         absurd = max(run.scheduler.get_last_lr()) > ABSURD_RATE  # a critic's may be higher than the policy's
-        self.before = [p.detach().clone() for p in run.parameters()] if absurd else []
+        kept = absurd and not run.sharded  # an engine has a copy of its own, which would go on from the nonsense
+        self.before = [p.detach().clone() for p in run.parameters()] if kept else []
 
     def after_step(self, run: Run) -> None:
-        weights = [p.detach() for p in run.parameters()]
-        if not torch.stack(torch._foreach_norm(weights)).sum().isfinite():
+        weights = [weight_here(p) for p in run.parameters()]
+        spoilt = not torch.stack(torch._foreach_norm(weights)).sum().isfinite()
+        if summed(run.accelerator, {"spoilt": float(spoilt)})["spoilt"]:  # a shard of one process is enough
             self._stop(run, run.step, "it wrote weights that are not finite", spoilt=True)
 
     def _stop(self, run: Run, step: int, what: str, *, spoilt: bool = False) -> None:
@@ -128,18 +132,19 @@ class Evaluate(Part):
 @torch.no_grad()
 def evaluate(trainer: Method, run: Run) -> dict[str, float]:
     """Means over all held-out rows, each term weighing the same; the trained weights stay as they are."""
-    batches = trainer.batches_of(trainer.held_out, accumulation=1, seed=0)
-    sums, total = defaultdict(float), 0
+    batches = trainer.batches_of(trainer.held_out, accumulation=1, seed=0, share=run.share)
+    sums = defaultdict(float)
     modules = torch.nn.ModuleList(run.unwrapped().values())
     for _ in range(len(batches)):
         (batch,) = [to_device(b, run.accelerator.device) for b in batches.take()]
         with evaluating(modules), run.accelerator.autocast():
             trainer.before_step(run, [batch])
             loss, metrics = trainer.loss(*run.models.values(), batch)
-        terms = trainer.terms(batch)
-        total += terms
-        for name, value in ({"loss": loss.item() / terms} | metrics).items():
+        terms = terms_of(trainer, batch)
+        for name, value in ({"loss": loss.item() / max(1, terms)} | metrics | {"terms": 1.0}).items():
             sums[name] += value * terms
+    sums = summed(run.accelerator, sums)
+    total = sums.pop("terms")
     return {name: value / total for name, value in sums.items()}
 
 
@@ -170,7 +175,7 @@ class Samples(Part):
         every: optimiser steps between looks.
         tokenizer: the policy's.
 
-    `rows` holds `{"step", "prompt", "reply"}` for each.
+    `rows` holds `{"step", "prompt", "reply"}` for each, on the main process.
     """
 
     def __init__(self, prompts, every: int, tokenizer, *, max_new_tokens: int = 48):
@@ -181,12 +186,15 @@ class Samples(Part):
         if run.step % self.every and run.step != run.steps and not run.history.interrupted:
             return
         policy = run.unwrapped()["policy"]
+        with whole(policy):
+            if run.accelerator.is_main_process:
+                self._look(run.step, policy)
+
+    def _look(self, step: int, policy) -> None:
         replies = sample(
             policy, self.tokenizer, self.prompts, temperature=0, max_new_tokens=self.max_new_tokens
         )  # fmt: skip
-        self.rows += [
-            {"step": run.step, "prompt": p, "reply": r} for p, r in zip(self.prompts, replies, strict=True)
-        ]  # fmt: skip
+        self.rows += [{"step": step, "prompt": p, "reply": r} for p, r in zip(self.prompts, replies, strict=True)]
 
 
 class Log(Part):

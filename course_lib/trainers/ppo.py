@@ -18,9 +18,11 @@ from course_lib.losses import (
     whiten,
 )
 from course_lib.models import critic_of, value_head_of
-from course_lib.trainers.config import count, flag, number, one_of, optional, setting
-from course_lib.trainers.online import OnlineConfig, OnlineTrainer
+from course_lib.rollouts import roll_out
+from course_lib.trainers.config import OnlineConfig, count, flag, number, one_of, optional, setting
+from course_lib.trainers.online import OnlineTrainer
 from course_lib.trainers.scoring import RunningScale
+from course_lib.trainers.sharded import is_sharded, whole
 
 
 @dataclass
@@ -86,9 +88,10 @@ class PPOTrainer(OnlineTrainer):
     config: PPOConfig
 
     def __init__(self, policy, tokenizer, records: Sequence[dict], config: PPOConfig | None = None, *, reward,
-                 reference="auto", critic: torch.nn.Module | None = None, eval_records=None):  # fmt: skip
+                 reference="auto", critic: torch.nn.Module | None = None, rollouts=roll_out,
+                 eval_records=None):  # fmt: skip
         super().__init__(policy, tokenizer, records, config, reward=reward, reference=reference,
-                         eval_records=eval_records)  # fmt: skip
+                         rollouts=rollouts, eval_records=eval_records)  # fmt: skip
         asks = "shared" if self.config.critic == "shared" and critic is None else self.config.entropy_coefficient
         if asks and head_of(policy) is None:
             raise ValueError(
@@ -105,6 +108,11 @@ class PPOTrainer(OnlineTrainer):
     def trained(self) -> dict[str, torch.nn.Module]:
         return {"policy": self.policy, "critic": self.critic}
 
+    def before_training(self, accelerator) -> None:
+        if self.config.critic_warmup and is_sharded(accelerator):
+            raise ValueError("DeepSpeed moves both models in every step; set critic_warmup to 0, or train with DDP")
+        super().before_training(accelerator)
+
     def learning_rate_of(self, name: str) -> float:
         own = self.config.critic_learning_rate
         rate = self.config.learning_rate
@@ -112,7 +120,8 @@ class PPOTrainer(OnlineTrainer):
 
     def prepare(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
         config, mask = self.config, batch["completion_mask"]
-        with torch.no_grad(), evaluating(self.critic):
+        reader = self.policy if self.shares_trunk else self.critic
+        with torch.no_grad(), evaluating(self.critic), whole(reader):
             values = self.in_parts(lambda part: self.values(self.critic, part, self.packed(part)), batch)
         values = values.masked_fill(~mask, 0.0)
         price = self.kl_coefficient if config.kl_in == "reward" else 0.0
@@ -171,7 +180,7 @@ class PPOTrainer(OnlineTrainer):
             states = self.states(self.policy, batch, packed)
             return states.spread(critic(states.hidden))
         if packed is not None and self.own_critic:
-            return self.critic.of_packed(packed)
+            return critic(packed)
         return critic(batch["input_ids"], batch["attention_mask"])
 
     def read(self, policy, critic, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | float]:
@@ -180,14 +189,13 @@ class PPOTrainer(OnlineTrainer):
         One pass through the policy gives all that is asked of it; entropies are computed only where they are paid for.
         """
         config, packed = self.config, self.packed(batch)
-        states = self.states(policy, batch, packed)
-        if states is None:
-            return self.logps(policy, batch), self.values(critic, batch, packed), 0.0
-        logps = states.spread(states.logps(temperature=config.temperature, chunk_size=config.chunk_size))
-        if self.shares_trunk:  # while it warms up, the head's errors must not move the policy's body
-            values = states.spread(critic(states.hidden if self.learns else states.hidden.detach()))
-        else:
-            values = self.values(critic, batch, packed)
+        # while the critic warms up, the head's errors must not move the policy's body, and DDP would wait for gradients
+        with torch.set_grad_enabled(bool(self.learns) and torch.is_grad_enabled()):
+            states = self.states(policy, batch, packed)
+            if states is None:
+                return self.logps(policy, batch), self.values(critic, batch, packed), 0.0
+            logps = states.spread(states.logps(temperature=config.temperature, chunk_size=config.chunk_size))
+        values = states.spread(critic(states.hidden)) if self.shares_trunk else self.values(critic, batch, packed)
         paid = config.entropy_coefficient > 0
         return logps, values, states.entropies(temperature=config.temperature).sum() if paid else 0.0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,25 +15,17 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 
-def kept_scores(folder: str | Path, name: str, rows: int, compute: Callable[[], Tensor], *, write: bool) -> Tensor:
-    """The scores under that name, (rows, 2): read if they are there and whole, computed and kept otherwise.
-
-    A cache never stops a run: what is damaged is computed anew, and what cannot be written is used without being kept,
-    with a warning in both cases.
-    """
-    path = Path(folder) / f"{name}.safetensors"
-    if path.exists():
-        try:
-            scores = _read(path, rows)
-            logger.info("reference scores read from %s", path)
-            return scores
-        except (OSError, ValueError, SafetensorError) as error:
-            logger.warning("the reference scores in %s are damaged (%s) and computed anew", path, error)
-    writable = write and _can_write(path)  # asked before the long pass, so that the warning comes at once
-    scores = compute()
-    if writable:
-        _write(path, scores)
-    return scores
+def read_scores(path: Path, rows: int) -> Tensor | None:
+    """The scores kept there, (rows, 2), if they are there and whole; what is damaged is warned of and passed over."""
+    if not path.exists():
+        return None
+    try:
+        scores = _read(path, rows)
+        logger.info("reference scores read from %s", path)
+        return scores
+    except (OSError, ValueError, SafetensorError) as error:
+        logger.warning("the reference scores in %s are damaged (%s) and computed anew", path, error)
+        return None
 
 
 def fingerprint(policy, scored: str) -> str:
@@ -71,7 +62,8 @@ def _read(path: Path, rows: int) -> Tensor:
     return scores
 
 
-def _can_write(path: Path) -> bool:
+def can_write(path: Path) -> bool:
+    """Whether scores can be kept there; else a warning says why, and the run goes on without."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = _beside(path)
@@ -83,7 +75,8 @@ def _can_write(path: Path) -> bool:
         return False
 
 
-def _write(path: Path, scores: Tensor) -> None:
+def write_scores(path: Path, scores: Tensor) -> None:
+    """Keep scores, whole or not at all; a cache never stops a run."""
     unfinished = _beside(path)
     try:
         save_file({"scores": scores}, unfinished, metadata={"checksum": _checksum(scores)})

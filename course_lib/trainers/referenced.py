@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from course_lib.trainers.base import Trainer
 from course_lib.trainers.config import TrainingConfig
 from course_lib.trainers.dropout import without_dropout
 from course_lib.trainers.parts import TrainingError
-from course_lib.trainers.reference_scores import fingerprint, kept_scores
+from course_lib.trainers.reference_scores import can_write, fingerprint, read_scores, write_scores
 from course_lib.trainers.run import Run
+from course_lib.trainers.sharded import frozen
+from course_lib.trainers.together import joined, of_main
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ class ReferencedTrainer(Trainer):
 
     def before_training(self, accelerator) -> None:
         if self.reference.frozen is not None:
-            self.reference.frozen.to(accelerator.device)
+            self.reference.frozen = frozen(accelerator, self.reference.frozen)
         if self.reference.kind == "precomputed" and self.precomputed is None:  # a second run keeps the reference
             self.precomputed = self._precompute(accelerator)
 
@@ -124,26 +127,35 @@ class ReferencedTrainer(Trainer):
 
     def _precompute(self, accelerator) -> Tensor:
         """The reference's scores of all rows, (N, 2), read from the cache folder if they are there."""
-        folder = self.config.reference_cache
+        folder, rows = self.config.reference_cache, len(self.rows)
         if folder is None:
             return self._score_all(accelerator)
-        name = fingerprint(self.policy, self.cache_key())
-        return kept_scores(
-            folder, name, len(self.rows), lambda: self._score_all(accelerator), write=accelerator.is_main_process
-        )
+        path = of_main(lambda: Path(folder) / f"{fingerprint(self.policy, self.cache_key())}.safetensors")
+        scores = of_main(lambda: read_scores(path, rows))
+        if scores is not None:
+            return scores
+        writable = accelerator.is_main_process and can_write(path)  # before the long pass, so that the warning is early
+        scores = self._score_all(accelerator)
+        if writable:
+            write_scores(path, scores)
+        return scores
 
     def _score_all(self, accelerator) -> Tensor:
-        size, scores = -(-self.config.batch_size // self.config.accumulation), torch.zeros(len(self.rows), 2)
+        """Each process scores its share of the batches."""
+        micro_batches = self.config.accumulation * accelerator.num_processes
+        size, scores = -(-self.config.batch_size // micro_batches), torch.zeros(len(self.rows), 2)
         batches = []
         for rows in (self.training, self.held_out):  # apart, so that held-out rows change no rounding of the others
             order = sorted(rows, key=lambda i: self.length(self.rows[i]))
             batches += [order[start : start + size] for start in range(0, len(order), size)]
         self.policy.eval()
         with self.reference.scoring(self.policy) as scorer, accelerator.autocast():
-            for indices in tqdm(batches, desc="reference", disable=not self.config.progress):
+            mine = batches[accelerator.process_index :: accelerator.num_processes]
+            shown = self.config.progress and accelerator.is_main_process
+            for indices in tqdm(mine, desc="reference", disable=not shown):
                 batch = {k: v.to(accelerator.device) for k, v in self.collate(indices).items()}
                 scores[indices] = self.score(scorer, batch).T.cpu()
-        return scores
+        return torch.stack(joined(lambda: scores)).sum(dim=0)  # 0 where another process has them
 
 
 def frozen_reference(model: torch.nn.Module, policy) -> Reference:

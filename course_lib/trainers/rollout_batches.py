@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from course_lib.data import even_parts
+from course_lib.trainers.batches import StandIn
 from course_lib.trainers.parts import TrainingError
 
 
@@ -21,8 +22,10 @@ class RolloutBatches:
         rows_per_prompt: rows that a prompt adds to a rollout, at most.
         batch_size: completions of an optimiser step.
         update_epochs: how often a rollout is gone through.
-        accumulation: micro-batches of a minibatch.
+        accumulation: micro-batches of a process's share of a minibatch.
         seed: of the order of prompts and minibatches.
+        share: (process, processes): which of how many equal parts of each minibatch is this process's own. The rollout
+            is the same on all of them.
     """
 
     def __init__(
@@ -36,11 +39,12 @@ class RolloutBatches:
         update_epochs: int,
         accumulation: int,
         seed: int,
+        share: tuple[int, int] = (0, 1),
     ):
         self.prompts, self.collect, self.seed = prompts, collect, seed
         self.per_rollout = min(prompts_per_rollout, prompts)
         self.rows_per_prompt, self.batch_size = rows_per_prompt, batch_size
-        self.update_epochs, self.accumulation = update_epochs, accumulation
+        self.update_epochs, self.accumulation, self.share = update_epochs, accumulation, share
         self.round, self.rollout, self.queue = 0, {}, []
 
     @property
@@ -54,7 +58,7 @@ class RolloutBatches:
         return self.update_epochs * sum(len(self._cut(list(range(size)))) for size in sizes)
 
     def take(self) -> list[dict[str, Tensor]]:
-        """The next minibatch, as micro-batches.
+        """This process's share of the next minibatch, as micro-batches; one `StandIn` where it has no row of it.
 
         Raises:
             TrainingError: if a whole pass over the prompts gave nothing to learn from.
@@ -71,8 +75,11 @@ class RolloutBatches:
             for epoch in range(self.update_epochs if rows else 0):
                 self.queue += self._cut(self._shuffled(range(rows), f"{self.round}-{epoch}"))
             self.round += 1
-        rows = self.queue.pop(0)
-        return [self._rows(part) for part in even_parts(rows, min(len(rows), self.accumulation))]
+        rows, (process, processes) = self.queue.pop(0), self.share
+        micro_batches = min(self.accumulation, max(1, len(rows) // processes))  # equally many on every process
+        if not (mine := rows[process::processes]):
+            return [StandIn(self._rows(rows[:1]))]
+        return [self._rows(part) for part in even_parts(mine, micro_batches)]
 
     def drop_the_rest(self) -> None:
         """Go on with a new rollout."""

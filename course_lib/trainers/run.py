@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from datetime import timedelta
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin, gather_object
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, gather_object
 from transformers import get_scheduler
 
 from course_lib.trainers.config import TrainingConfig
 from course_lib.trainers.history import History
 from course_lib.trainers.method import Method
+from course_lib.trainers.sharded import Engines, is_sharded, join_on_cpus
+
+PATIENCE = timedelta(minutes=30)  # how long a process waits for one that does not come, before all of them fail
 
 
 class Run:
@@ -29,28 +33,39 @@ class Run:
 
     def __init__(self, trainer: Method):
         config = trainer.config
-        torch.manual_seed(config.seed)
         self.accelerator = _accelerator(config)
+        torch.manual_seed(config.seed + self.accelerator.process_index)  # each process drops out others
         modules = trainer.trained()
         for module in modules.values():
             module.to(self.accelerator.device)
             module.zero_grad()  # what a run that failed left behind must not enter the first step
         trainer.before_training(self.accelerator)
         self.batches = trainer.batches(self)
-        optimizer = _adamw(
-            config,
-            [
-                {"params": [p for p in module.parameters() if p.requires_grad], "lr": trainer.learning_rate_of(name)}
-                for name, module in modules.items()
-            ],
-        )
-        *models, self.optimizer = self.accelerator.prepare(*modules.values(), optimizer)
-        self.models = dict(zip(modules, models, strict=True))
+        groups = [
+            {"params": [p for p in module.parameters() if p.requires_grad], "lr": trainer.learning_rate_of(name)}
+            for name, module in modules.items()
+        ]
+        if is_sharded(self.accelerator):
+            self.optimizer = Engines(self.accelerator, config, modules, groups, lambda some: _adamw(config, some))
+            self.models = self.optimizer.by_name
+        else:
+            *models, self.optimizer = self.accelerator.prepare(*modules.values(), _adamw(config, groups))
+            self.models = dict(zip(modules, models, strict=True))
         self.step, self.steps = 0, max(1, round(config.epochs * len(self.batches)))
         warmup = round(config.warmup_ratio * self.steps)
         self.scheduler = get_scheduler(config.schedule, self.optimizer, warmup, self.steps)
         self.history, self.metrics, self.best = History(), {}, None
         self.since_last_row: dict[str, list[float]] = defaultdict(list)
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which process this is, of how many."""
+        return self.accelerator.process_index, self.accelerator.num_processes
+
+    @property
+    def sharded(self) -> bool:
+        """Whether engines of DeepSpeed hold the models."""
+        return isinstance(self.optimizer, Engines)
 
     @property
     def epoch(self) -> float:
@@ -63,7 +78,21 @@ class Run:
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All weights that the optimiser moves."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+        return [p for model in self.models.values() for p in model.parameters() if p.requires_grad]
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Gradients of a micro-batch's loss, whose scale Accelerate divides by the number of micro-batches."""
+        if self.sharded:
+            loss = loss / self.accelerator.gradient_accumulation_steps
+            self.optimizer.backward(loss, last=self.accelerator.sync_gradients)
+        else:
+            self.accelerator.backward(loss)
+
+    def clip(self, name: str, most: float) -> float:
+        """Scale a model's gradients down to a norm; returns the norm that they had."""
+        if self.sharded:
+            return self.optimizer.norm(name)
+        return float(self.accelerator.clip_grad_norm_(self.models[name].parameters(), most))
 
     def unwrapped(self) -> dict[str, torch.nn.Module]:
         unwrap = self.accelerator.unwrap_model
@@ -74,7 +103,7 @@ class Run:
         optimizer = self.optimizer.state_dict()
         return {
             "step": self.step,
-            "weights": {name: _moving(module) for name, module in self.unwrapped().items()},
+            "weights": {name: self._weights(name, module) for name, module in self.unwrapped().items()},
             "optimizer": {
                 "state": {str(i): state for i, state in optimizer["state"].items()},
                 "param_groups": optimizer["param_groups"],
@@ -91,8 +120,11 @@ class Run:
         """Put back what `state_dict` gave, so that the next step is the one that would have followed."""
         self.step = state["step"]
         for name, module in self.unwrapped().items():
-            for key, tensor in _moving(module).items():
-                tensor.copy_(state["weights"][name][key])
+            saved = state["weights"][name]
+            for key, tensor in (_buffers(module) if self.sharded else _moving(module)).items():
+                tensor.copy_(saved[key])
+            if self.sharded:
+                self.optimizer.load_weights(name, saved)
         optimizer = state["optimizer"]
         self.optimizer.load_state_dict(
             {
@@ -104,8 +136,14 @@ class Run:
         self.batches.load_state_dict(state["batches"])
         self.history.rows[:], self.best = state["history"], state["best"]
         self.since_last_row.update(state["since_last_row"])
-        processes = state["random"]
-        _set_random_state(processes[self.accelerator.process_index % len(processes)])
+        index, processes = self.accelerator.process_index, state["random"]
+        if index < len(processes):  # else the checkpoint is of fewer processes, and this one draws as a new one
+            _set_random_state(processes[index])
+
+    def _weights(self, name: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        if self.sharded:
+            return self.optimizer.weights(name) | _buffers(module)
+        return _moving(module)
 
 
 def _adamw(config: TrainingConfig, groups: list[dict]):
@@ -121,19 +159,24 @@ def _adamw(config: TrainingConfig, groups: list[dict]):
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
     AcceleratorState._reset_state()  # or a second run in this process could not change its precision
+    join_on_cpus(timeout=PATIENCE)
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=config.accumulation, sync_with_dataloader=False
         ),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
 
 
 def _moving(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The tensors that training changes: trained weights, and buffers. What is frozen comes from where it came from."""
-    weights = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad} | _buffers(module)
+
+
+def _buffers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     kept = module.state_dict().keys()  # tables that a model makes anew from its config are not in it
-    return weights | {name: buffer for name, buffer in module.named_buffers() if name in kept}
+    return {name: buffer for name, buffer in module.named_buffers() if name in kept}
 
 
 def _random_state() -> dict:

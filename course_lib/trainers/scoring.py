@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from course_lib.rollouts import Rollout
 from course_lib.trainers.parts import TrainingError
+from course_lib.trainers.sharded import whole
+from course_lib.trainers.together import joined, my_part
 
 logger = logging.getLogger(__name__)
+PER_ROW = ("prompts", "prompt_ids", "completions", "texts")  # what a rollout has for each completion
 RewardFunction = Callable[[Sequence, Sequence], Tensor]
 
 
@@ -44,6 +49,46 @@ def scores_of(rollout: Rollout, reward: RewardFunction) -> Tensor:
             f"completion {rollout.texts[row]!r:.200}. The weights are kept"
         )
     return scores
+
+
+def models_of_reward(reward: RewardFunction) -> tuple:
+    """The models behind a reward function that tells of them, as `course_lib.rewards` do."""
+    return tuple(getattr(reward, "models", ()))
+
+
+def shared_scores(rollout: Rollout, reward: RewardFunction) -> tuple[Tensor, dict[str, Tensor]]:
+    """`scores_of` a rollout that all processes have, each process asking for its share of the prompts.
+
+    Returns:
+        `(scores, parts)`: (B,) rewards, and (B,) of each part that the reward function tells of in its `latest`.
+    """
+    part = my_part(len(rollout) // rollout.n)
+    rows = slice(part.start * rollout.n, part.stop * rollout.n)
+
+    def score() -> list[tuple[Tensor, dict[str, Tensor]]]:
+        if rows.start == rows.stop:
+            return []
+        scores = scores_of(_rows_of(rollout, rows), reward)
+        return [(scores, {name: values.cpu() for name, values in getattr(reward, "latest", {}).items()})]
+
+    with ExitStack() as gathered:  # a model in shards is put together once, and asked as often as each process likes
+        for model in models_of_reward(reward):
+            gathered.enter_context(whole(model))
+        scores, parts = zip(*sum(joined(score), []), strict=True)
+    return torch.cat(scores), {name: torch.cat([values[name] for values in parts]) for name in parts[0]}
+
+
+def whole_rollout(parts: Sequence[Rollout | None]) -> Rollout:
+    """What the processes have drawn as one rollout; None of a process that had no prompt."""
+    first, *others = [part for part in parts if part is not None]
+    if not others:
+        return first
+    columns = {name: sum((getattr(part, name) for part in others), getattr(first, name)) for name in PER_ROW}
+    return replace(first, **columns)
+
+
+def _rows_of(rollout: Rollout, rows: slice) -> Rollout:
+    return replace(rollout, **{name: getattr(rollout, name)[rows] for name in PER_ROW})
 
 
 def warn_of_negative_kl(kl: Tensor) -> None:
