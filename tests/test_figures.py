@@ -285,6 +285,20 @@ def test_both_pipelines_begin_with_sft_and_only_rlhf_has_a_reward_model():
     assert "DPO trains the policy on the same pairs, without a reward model and without sampling." in text
 
 
+@pytest.mark.parametrize("gpus", [2, 4])
+def test_the_filled_part_of_each_gpu_is_what_the_calculator_says_it_holds(gpus):
+    from course_lib.memory import estimate_memory
+
+    figure = figures.who_holds_what(gpus)
+    filled = [box.get_width() * box.get_height() for box in figure.axes[0].patches if box.get_linewidth() == 0]
+    boxes = np.reshape(filled, (4, gpus, 3)).sum(axis=2) * 16  # stage, GPU; a whole box is 16 bytes of a parameter
+    options = {"optimizer": "adamw-master", "gpus": gpus}
+    for stage, of_stage in enumerate(boxes):
+        held = estimate_memory(1e9, "sft", zero_stage=stage, **options).states / 1e9
+        np.testing.assert_allclose(of_stage, held)
+        assert f"{held:g} bytes on each GPU" in description(figure)
+
+
 def test_plotted_memory_is_the_estimates():
     from course_lib.memory import estimate_memory
 

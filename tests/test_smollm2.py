@@ -92,3 +92,22 @@ def test_adapters_on_it_name_it_as_their_base(tmp_path):
     assert '"smollm2"' in (tmp_path / "adapter_config.json").read_text()
     again, _ = load_policy(str(tmp_path))
     assert sum(p.requires_grad for p in again.parameters()) == sum(p.requires_grad for p in policy.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FETCHED, reason="needs `course fetch smollm2`")
+def test_two_steps_on_its_own_kind_of_pairs_raise_the_margin_and_leave_the_model_itself_alone():
+    from course_lib import PreferenceTrainer
+    from course_lib.lessons.questions import TRAINING
+    from course_lib.lessons.short_answers import brief_dpo
+
+    torch.manual_seed(0)
+    policy, tokenizer = load_policy("smollm2", lora_rank=4)
+    before = {name: p.detach().clone() for name, p in policy.named_parameters() if not p.requires_grad}
+    vague = "It is hard to say, for many see it so."
+    pairs = [{"prompt": q.prompt, "chosen": f"It is {q.accepted[0]}.", "rejected": vague} for q in TRAINING[:4]]
+    config = brief_dpo(pairs, 0)
+    config.batch_size, config.epochs = 2, 1
+    rows = PreferenceTrainer(policy, tokenizer, pairs, config).train().rows
+    assert rows[0]["loss"] == pytest.approx(0.6931, abs=1e-3) and rows[-1]["rewards/margins"] > 0
+    assert all(torch.equal(p, before[name]) for name, p in policy.named_parameters() if name in before)

@@ -1,6 +1,7 @@
 """The course's figures by subject: one style, a method keeps its colour everywhere. The right end of the flow."""
 
 from course_lib.figures.alt_text import describe, description
+from course_lib.figures.brevity import brief_and_right
 from course_lib.figures.course import course_map
 from course_lib.figures.exact import plot_optimum, policy_bars, policy_sweep
 from course_lib.figures.pipelines import held_and_trained, pipelines
@@ -14,6 +15,7 @@ from course_lib.figures.resources import (
     roofline_plot,
     time_bars,
 )
+from course_lib.figures.sharding import who_holds_what
 from course_lib.figures.style import COLORS, KIND_COLORS, PHASE_COLORS, STYLE, label, use_style
 from course_lib.figures.tokens import plot_next_token, token_masks
 from course_lib.figures.training import (
@@ -33,6 +35,7 @@ __all__ = [
     "PHASE_COLORS",
     "STYLE",
     "bars",
+    "brief_and_right",
     "conversation",
     "course_map",
     "curves",
@@ -63,4 +66,5 @@ __all__ = [
     "time_bars",
     "token_masks",
     "use_style",
+    "who_holds_what",
 ]

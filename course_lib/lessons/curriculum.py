@@ -23,7 +23,9 @@ LESSONS = [
     ("15", "Evaluation", "Choosing"),
     ("16", "Head to\nhead", "Choosing"),
     ("17", "Capstone", "Choosing"),
+    ("18", "A real\nmodel", "Choosing"),
 ]
+OPTIONAL = ("18",)  # lessons that need a model which has to be fetched once, and are skipped where it is not
 
 
 def ready(folder: Path | str = ".") -> list[str]:

@@ -71,7 +71,7 @@ class Batch:
             "sequence_length": longest,
             "completion_length": min(longest - 1, max(1, round(longest * self.completion_share))),
             "shared_prompt": self.shares_prompt,
-            "logits": "completion" if stage == 3 else "chunked",
+            "logits": "chunked",
             "critic": getattr(training, "critic", "separate"),
             "reward_model": any(part.model for part in recipe.reward.values()),
             "zero_stage": stage,

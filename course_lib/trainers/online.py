@@ -29,14 +29,8 @@ from course_lib.trainers.config import OnlineConfig
 from course_lib.trainers.dropout import without_dropout
 from course_lib.trainers.referenced import frozen_reference
 from course_lib.trainers.rollout_batches import RolloutBatches
-from course_lib.trainers.scoring import (
-    RewardFunction,
-    models_of_reward,
-    shared_scores,
-    warn_of_negative_kl,
-    whole_rollout,
-)
-from course_lib.trainers.sharded import frozen, is_sharded, whole
+from course_lib.trainers.scoring import RewardFunction, shard_reward, shared_scores, warn_of_negative_kl, whole_rollout
+from course_lib.trainers.sharded import frozen, whole
 from course_lib.trainers.together import joined, my_part
 
 logger = logging.getLogger(__name__)
@@ -147,8 +141,7 @@ class OnlineTrainer(Trainer):
         self.packs = not reasons
         if self.reference is not None and self.reference.frozen is not None:
             self.reference.frozen = frozen(accelerator, self.reference.frozen)
-        if is_sharded(accelerator):
-            self.reward_engines = [frozen(accelerator, model) for model in models_of_reward(self.reward)]
+        self.reward_engines = shard_reward(accelerator, self.reward)
 
     def readers(self) -> list:
         """The causal language models that read rollouts."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from course_lib.rollouts import Rollout
 from course_lib.trainers.parts import TrainingError
-from course_lib.trainers.sharded import whole
+from course_lib.trainers.sharded import frozen, is_sharded, whole
 from course_lib.trainers.together import joined, my_part
 
 logger = logging.getLogger(__name__)
@@ -51,9 +51,14 @@ def scores_of(rollout: Rollout, reward: RewardFunction) -> Tensor:
     return scores
 
 
-def models_of_reward(reward: RewardFunction) -> tuple:
+def reward_models(reward: RewardFunction) -> tuple:
     """The models behind a reward function that tells of them, as `course_lib.rewards` do."""
     return tuple(getattr(reward, "models", ()))
+
+
+def shard_reward(accelerator, reward: RewardFunction) -> list:
+    """Engines that hold the models behind a reward in shards, where those of the policy are; to be kept."""
+    return [frozen(accelerator, model) for model in reward_models(reward)] if is_sharded(accelerator) else []
 
 
 def shared_scores(rollout: Rollout, reward: RewardFunction) -> tuple[Tensor, dict[str, Tensor]]:
@@ -72,7 +77,7 @@ def shared_scores(rollout: Rollout, reward: RewardFunction) -> tuple[Tensor, dic
         return [(scores, {name: values.cpu() for name, values in getattr(reward, "latest", {}).items()})]
 
     with ExitStack() as gathered:  # a model in shards is put together once, and asked as often as each process likes
-        for model in models_of_reward(reward):
+        for model in reward_models(reward):
             gathered.enter_context(whole(model))
         scores, parts = zip(*sum(joined(score), []), strict=True)
     return torch.cat(scores), {name: torch.cat([values[name] for values in parts]) for name in parts[0]}
