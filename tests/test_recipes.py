@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM
 from course_lib import estimate_memory, hub, recipes
 from course_lib.cli import main
 from course_lib.models import load_policy, smollm2_folder
-from course_lib.recipes import files, planning, read_recipe, recipe_names, run_recipe
+from course_lib.recipes import files, folder, planning, read_recipe, recipe_names, run_recipe
 from course_lib.recipes.methods import METHOD_KINDS
 from course_lib.recipes.running import _Execution
-from course_lib.trainers import Part
+from course_lib.trainers import Part, TrainingError
 from course_lib.world import preference_records
 
 SMALL = ["data.limit=48", "held_out_limit=16", "evaluation.prompts=8", "samples=2", "batch_size=8", "log_every=1"]
@@ -231,6 +231,39 @@ def test_a_tracker_whose_package_is_missing_is_named(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("text, reason", [
+    ("method: [dpo]", "method is one of"),
+    ("method: dpo\ntraining: []", "training is a section"),
+    ("method: dpo\ndata: [1]", "data is a section"),
+    ("method: ppo\nreward: 5", "reward has parts by name"),
+    ("method: dpo\ntrackers: 5", "trackers is a list of names"),
+    ("method: dpo\ntrackers: [[a]]", "trackers is a list of names"),
+    ("method: dpo\n? [a]\n: 1", "a key is a word"),
+    ("- dpo", "is no recipe"),
+    ("", "is no recipe"),
+    ("method: dpo\ntraining: {batch_size: 2, accumulation: 4}", "training: a batch of 2 cannot be cut"),
+    ("method: dpo\nhardware: {strategy: zero2, gpus: 2}\ntraining: {optimizer: adamw-8bit}", "no training.optimizer"),
+    ("method: reward\nevaluation: {judge: gold}\ndata: {held_out_split: test}", "evaluation.judge out"),
+])  # fmt: skip
+def test_odd_yaml_is_told_in_a_line(text, reason, tmp_path):
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(recipes.RecipeError, match=reason):
+        read_recipe(tmp_path / "odd.yaml", ["data.limit=3"] if "data" in text and "[" in text else [])
+
+
+def test_a_part_of_a_reward_is_written_in_full_and_can_be_taken_out():
+    with pytest.raises(recipes.RecipeError, match="there is no key 'model'"):
+        read_recipe("tiny/ppo", ["model=smollm2"])
+    parts = read_recipe("tiny/ppo", ["reward.truth.function=gold", "reward.reward-model=null"]).reward
+    assert set(parts) == {"truth"}
+
+
+def test_the_best_model_can_be_kept(tmp_path):
+    recipe = small("tiny/dpo", "eval_every=2", "keep_best=-eval_loss", out=tmp_path / "run")
+    run_recipe(recipe)
+    assert (tmp_path / "run" / "checkpoints" / "best" / "model.safetensors").is_file()
+
+
 # dry runs
 
 
@@ -243,6 +276,33 @@ def test_a_dry_run_prints_what_python_returns_and_writes_nothing(tmp_path, monke
     assert main(["train", "tiny/dpo", "data.limit=64", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "64 rows" in printed and "fits" in printed and not list(tmp_path.iterdir())
+
+
+def test_changes_may_stand_behind_options(capsys):
+    assert main(["train", "tiny/dpo", "--dry-run", "--json", "data.limit=64"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"]["training"] == 64
+
+
+@pytest.mark.parametrize("over_long, rows", [("drop", 1), ("truncate", 2)])
+def test_a_plan_holds_rows_to_the_length_that_the_run_does(over_long, rows, tmp_path):
+    short = {"prompt": "what is a banana?", "chosen": "a fruit.", "rejected": "an animal."}
+    lines = [short, short | {"chosen": "a fruit. " * 40}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    changes = [f"data.source={tmp_path}/rows.jsonl", "held_out_split=null", "judge=null", "eval_every=null"]
+    found = recipes.plan(read_recipe("tiny/dpo", [*changes, "max_length=32", f"over_long={over_long}"])).rows
+    assert found.training == rows and found.longest <= 32 and found.tokens <= 32
+
+
+@pytest.mark.parametrize("prompts", [100, 970, 1000])
+def test_steps_of_an_online_run_are_those_of_its_trainer(prompts):
+    from course_lib.trainers.rollout_batches import RolloutBatches
+
+    recipe = read_recipe("tiny/ppo", [f"data.limit={prompts}"])
+    batches = RolloutBatches(
+        prompts, None, prompts_per_rollout=96, rows_per_prompt=1, batch_size=24, update_epochs=1, accumulation=1, seed=0
+    )
+    assert recipes.plan(recipe).steps == len(batches) == sum(max(1, round(n / 24)) for n in
+        [len(batches._asked(r)) for r in range(batches.rounds)])  # fmt: skip
 
 
 def test_a_plan_says_in_its_text_what_it_knows():
@@ -420,6 +480,33 @@ def test_a_run_is_resumed_only_as_itself(run):
         run_recipe(small("tiny/dpo", "beta=0.2", out=folder), resume=True)
 
 
+def test_a_run_is_resumed_only_with_the_evaluation_that_it_began_with(run):
+    folder, _ = run
+    with pytest.raises(recipes.RecipeError, match="evaluation.prompts was 8 and is 4"):
+        run_recipe(small("tiny/dpo", "evaluation.prompts=4", out=folder), resume=True)
+
+
+def test_what_was_taken_out_of_a_recipe_makes_it_another_run(tmp_path):
+    kept = folder.RunFolder(tmp_path)
+    kept.begin(small("tiny/ppo", "reward.truth.function=gold", out=tmp_path))
+    with pytest.raises(recipes.RecipeError, match="reward.truth.function was 'gold' and is None"):
+        kept.refuse_another_run(small("tiny/ppo", out=tmp_path), resume=True)
+
+
+def test_a_run_that_fails_after_its_first_step_keeps_what_explains_it(tmp_path):
+    with pytest.raises(TrainingError):
+        run_recipe(small("tiny/dpo", "learning_rate=1e30", out=tmp_path / "run"))
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") >= 1
+
+
+def test_a_folder_that_was_there_before_a_failed_run_stays(tmp_path):
+    (tmp_path / "judge.py").write_text("def judge(prompts, completions):\n    raise RuntimeError('no opinion')\n")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(RuntimeError, match="no opinion"):
+        run_recipe(small("tiny/dpo", f"judge={tmp_path}/judge.py:judge", out=tmp_path / "run"))
+    assert (tmp_path / "run").is_dir() and not list((tmp_path / "run").iterdir())
+
+
 class Die(Part):
     def before_update(self, run):
         if run.step == 4:
@@ -440,6 +527,26 @@ def test_a_run_that_was_killed_goes_on_to_the_same_model(tmp_path, run, monkeypa
     assert summary["evaluation"] == run[1]["evaluation"]
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 7))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_on_one_process_goes_on_on_two(tmp_path, run, monkeypatch):
+    import subprocess
+    import sys
+
+    parts, words = _Execution._parts, [*SMALL, "checkpoint_every=2", f"output={tmp_path}/run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(_Execution, "_parts", lambda self: [*parts(self), Die()])
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(read_recipe("tiny/dpo", words))
+    command = [sys.executable, "-m", "course_lib", "train", "tiny/dpo", *words, "gpus=2", "strategy=ddp", "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole, again = (
+        [json.loads(line)["loss"] for line in (f / "metrics.jsonl").read_text().splitlines()]
+        for f in (run[0], tmp_path / "run")
+    )  # fmt: skip
+    assert again == pytest.approx(whole, abs=1e-4) and (tmp_path / "run" / "model" / "README.md").is_file()
 
 
 def test_trackers_get_the_same_rows(tmp_path, monkeypatch):

@@ -41,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "lab":
         return lab(rest)
     its_parser = commands.choices[options.command]
+    if options.command in ("train", "recipes"):  # argparse takes no key=value that stands behind an option
+        options.changes += [word for word in rest if "=" in word and not word.startswith("-")]
+        rest = [word for word in rest if word not in options.changes]
     if rest:
         its_parser.error(_unknown(rest, its_parser))
     try:

@@ -138,7 +138,7 @@ def train(options: dict) -> int:
     pick_threads()
     try:
         summary = room.run_recipe(recipe, resume=options["resume"])
-    except (OSError, TrainingError) as error:
+    except (OSError, ImportError, TrainingError) as error:
         raise ValueError(error) from error
     if room.is_main_process():
         print(json.dumps(summary, indent=2) if options["json"] else room.told(summary))

@@ -1,7 +1,7 @@
 """Policies, references and reward models. Third in the flow, beside `logprobs`; knows `world` for its checkpoints."""
 
 from course_lib.models.critic import Critic, ValueHead, critic_of, value_head_of
-from course_lib.models.loading import load_policy, load_reward_model
+from course_lib.models.loading import folder_or_name, load_policy, load_reward_model
 from course_lib.models.reference import Reference, reference_of
 from course_lib.models.reward import packed_rewards, pair_rewards, sequence_rewards, why_rewards_not_shared
 from course_lib.models.saving import save_pretrained
@@ -15,6 +15,7 @@ __all__ = [
     "ValueHead",
     "critic_of",
     "fetch_smollm2",
+    "folder_or_name",
     "load_policy",
     "load_reward_model",
     "packed_rewards",

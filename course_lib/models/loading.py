@@ -127,14 +127,14 @@ def load_reward_model(
 
 
 def _load(auto_class, name: str, options: dict):
-    source = base = _resolved(name)
+    source = base = folder_or_name(name)
     try:
         with offline_if_unreachable():
             _refuse_missing_folder(source, f"there is no folder {source}")
             if adapters := _adapter_config(source):
                 if "revision" in options:
                     raise ValueError(f"{name!r} holds adapters; a revision is taken for whole models alone")
-                base = _resolved(adapters["base_model_name_or_path"], beside=Path(source))
+                base = folder_or_name(adapters["base_model_name_or_path"], beside=Path(source))
                 _refuse_missing_folder(base, f"the adapters in {source} lie on the base model {base}, which is missing")
             for folder in {source, base}:
                 _refuse_unsafe(folder)
@@ -176,11 +176,14 @@ def _portable(base: str) -> str:
     return "" if Path(base).is_dir() and base not in shipped else shipped.get(base, base)
 
 
-def _resolved(name: str, beside: Path | None = None) -> str:
-    """A shipped name's folder, a local folder's full path, or the name as it is.
+def folder_or_name(name: str, beside: Path | None = None) -> str:
+    """A shipped name's folder, a local folder's full path, or the name as it is: what `from_pretrained` takes.
 
     The base of adapters is looked for in their folder, then in those around it, as another working directory or a move
     of both together leaves them side by side.
+
+    Raises:
+        OSError: smollm2 is named, and was not fetched.
     """
     if name in CHECKPOINTS:
         return str(CHECKPOINTS[name])

@@ -122,8 +122,8 @@ def function_named(name: str) -> RewardFunction:
         raise RecipeError(f"a function is gold, or FILE.py:NAME; got {name!r}")
     if not path.is_file():
         raise RecipeError(f"there is no file {path} with the function {attribute!r}; check the path")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(f"recipe_function_{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = getattr(module, attribute, None)
     if not callable(found):
@@ -137,9 +137,20 @@ def trainer_of(
     """The method's trainer, with checkpoints in the run's folder."""
     kind: MethodKind = METHOD_KINDS[recipe.method]
     shows = {"progress": recipe.training.progress and sys.stderr.isatty()}
-    config = replace(recipe.training, checkpoint_folder=str(Path(recipe.output, "checkpoints")), **shows)
+    config = replace(recipe.training, **shows)
     make = partial(kind.trainer, policy, tokenizer, records, config, eval_records=held_out or None, **kind.arguments)
     return make(reward=reward) if kind.online else make()
+
+
+def bytes_to_write(trained: int, whole: int, keep: int) -> float:
+    """What a run leaves on the disk at most: its checkpoints and a new one beside them, and the model.
+
+    Args:
+        trained: weights that are trained, each with its two moments, in fp32.
+        whole: weights of the model that is written in the end: all of them, or the adapters'.
+        keep: checkpoints that stay.
+    """
+    return 12.0 * trained * (keep + 1) + 4.0 * whole
 
 
 def refuse_full_disk(folder: Path, needed: float) -> None:

@@ -35,7 +35,7 @@ def card(recipe: Recipe, summary: dict, samples: Sequence[tuple]) -> str:
         f"{recipe.about or 'A run of course_lib.'} Made from `{recipe.model.name}` by `{recipe.method}`: {how}, "
         f"{summary['steps']:,} optimiser steps on `{recipe.data.source}`.",
         "## What was measured",
-        _measured(summary.get("evaluation", {})),
+        _measured(summary.get("evaluation", {}), summary["metrics"]),
         *(["## The same prompts before and after", *map(_sample, samples)] if samples else []),
         "## What is not known",
         "Nothing was measured but what stands above: not truthfulness, not safety, no other kinds of prompts. What "
@@ -47,15 +47,17 @@ def card(recipe: Recipe, summary: dict, samples: Sequence[tuple]) -> str:
     return "\n\n".join(pieces) + "\n"
 
 
-def _measured(evaluation: dict) -> str:
+def _measured(evaluation: dict, metrics: dict) -> str:
+    looks = ", ".join(f"`{name}` {value:.3g}" for name, value in metrics.items() if name.startswith("eval_"))
+    looks = f"Over the held-out rows, at the end: {looks}." if looks else ""
     if not evaluation:
-        return "Nothing: the recipe holds no data out."
+        return looks or "Nothing: the recipe holds no data out."
     rows = ["| on held-out data | before | after | difference, with its 95% interval |", "| --- | --- | --- | --- |"]
     for name, row in evaluation.items():
         before = f"{row['before']:.3g}" if "before" in row else ""
         change = "{mean:+.3g} ({low:+.3g} to {high:+.3g})".format(**row["difference"]) if "difference" in row else ""
         rows.append(f"| {NAMES[name]}, n = {row['n']} | {before} | {row['after']:.3g} | {change} |")
-    return "\n".join(rows)
+    return "\n".join(rows) + (f"\n\n{looks}" if looks else "")
 
 
 def _sample(row: tuple) -> str:

@@ -26,7 +26,7 @@ def recipe_names() -> list[str]:
 
 def abouts() -> dict[str, str]:
     """What each recipe of the package is about, by its name."""
-    return {name: parsed(path_of(name).read_text(), name)["about"] for name in recipe_names()}
+    return {name: parsed(path_of(name).read_text(encoding="utf-8"), name)["about"] for name in recipe_names()}
 
 
 def refuse_unreachable_model(name: str, changes: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def refuse_unreachable_model(name: str, changes: Sequence[str]) -> None:
     Raises:
         RecipeError: it is a name on the hub, which cannot be reached and has left nothing in the cache.
     """
-    values = parsed(path_of(name).read_text(), name)
+    values = parsed(path_of(name).read_text(encoding="utf-8"), name)
     model = values.get("model") if isinstance(values, Mapping) else None
     wanted = model.get("name") if isinstance(model, Mapping) else None
     for change in changes:
@@ -69,6 +69,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
             seen.add(key.value)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+from math import ceil
 from pathlib import Path
 
 import torch
 from accelerate.state import PartialState
 
 from course_lib.recipes.files import RecipeError
+from course_lib.recipes.folder import RunFolder
 from course_lib.recipes.settings import Recipe
 from course_lib.trainers.run import PATIENCE
 from course_lib.trainers.sharded import join_on_cpus
@@ -52,16 +55,19 @@ def launch_command(recipe: Recipe, arguments: list[str]) -> list[str]:
         RecipeError: this machine has too few GPUs, or the recipe spans several machines.
     """
     hardware, found = recipe.hardware, torch.cuda.device_count()
-    if hardware.gpu and found < min(hardware.gpus, hardware.gpus_per_node):
+    if (hardware.gpu or found) and found < min(hardware.gpus, hardware.gpus_per_node):
         raise RecipeError(
-            f"{recipe.name} is made for {hardware.gpus} x {hardware.gpu}, and this machine has {found or 'no'} GPUs: "
+            f"{recipe.name} is made for {hardware.gpus} GPUs ({hardware.gpu or 'of any kind'}), and this machine has "
+            f"{found or 'no'} GPUs: "
             "--dry-run says what it needs, hardware.gpus=N with hardware.strategy=... makes it smaller"
         )
     if hardware.gpus > hardware.gpus_per_node:
         raise RecipeError(
-            f"{recipe.name} spans {hardware.gpus // hardware.gpus_per_node} nodes, and each must be started: "
+            f"{recipe.name} spans {ceil(hardware.gpus / hardware.gpus_per_node)} nodes, and each must be started: "
             "docs/scaling.md has the lines, for a hostfile and for Slurm"
         )
+    if "zero" in hardware.strategy and importlib.util.find_spec("deepspeed") is None:
+        raise RecipeError('ZeRO needs DeepSpeed: pip install -c constraints.txt -e ".[deepspeed]"')
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(STRATEGY_FILES / f"{hardware.strategy}.yaml")]
     command += ["--num_processes", str(hardware.gpus), "--main_process_port", "0"]
@@ -69,8 +75,19 @@ def launch_command(recipe: Recipe, arguments: list[str]) -> list[str]:
 
 
 def launch(recipe: Recipe, options: dict) -> int:
-    """Start the recipe's processes, wait for them, and give their exit status."""
+    """Start the recipe's processes in the place of this one, so that Ctrl-C and signals reach their launcher.
+
+    Raises:
+        RecipeError: what can be refused before they start.
+    """
+    RunFolder(recipe.output).refuse_another_run(recipe, resume=options["resume"])
     flags = [f"--{name}" for name in ("resume", "json") if options[name]]
     command = launch_command(recipe, [options["recipe"], *options["changes"], *flags])
     quieten()
-    return subprocess.call(command, env=os.environ | {LAUNCHED: "1"})
+    environment = os.environ | {LAUNCHED: "1"}
+    environment.setdefault("PYTHONWARNINGS", "ignore")
+    environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "280")  # seconds for a last checkpoint
+    if os.name == "posix":
+        sys.stdout.flush()
+        os.execve(command[0], command, environment)
+    return subprocess.call(command, env=environment)

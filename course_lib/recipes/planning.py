@@ -10,7 +10,8 @@ import torch
 from course_lib.hub import is_reachable, offline_if_unreachable
 from course_lib.machine import memory_bytes
 from course_lib.memory import MemoryEstimate, estimate_memory
-from course_lib.models import smollm2_folder
+from course_lib.models import folder_or_name
+from course_lib.recipes.building import bytes_to_write
 from course_lib.recipes.files import RecipeError
 from course_lib.recipes.methods import METHOD_KINDS
 from course_lib.recipes.rows import Rows, rows_of
@@ -19,9 +20,6 @@ from course_lib.recipes.step import Batch
 from course_lib.sizing import Architecture, architecture_of
 from course_lib.sizing.hardware import GB, memory_of
 from course_lib.speed import ThroughputEstimate
-from course_lib.world import CHECKPOINTS
-
-CHECKPOINT_BYTES = 12  # of a trained weight in a checkpoint: itself and AdamW's two moments, in fp32
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,6 @@ def plan(recipe: Recipe) -> Plan:
     if getattr(recipe.training, "critic", None) == "separate":
         trained *= 2
     speed = None if device == "CPU" else batch.throughput(architecture)
-    kept = recipe.training.keep_checkpoints + 1  # one is written before the oldest goes
     return Plan(
         recipe=recipe,
         rows=rows,
@@ -124,7 +121,7 @@ def plan(recipe: Recipe) -> Plan:
         memory=memory,
         device=device,
         room=room,
-        disk=CHECKPOINT_BYTES * trained * kept + 4.0 * (trained if recipe.model.lora_rank else weights),
+        disk=bytes_to_write(trained, trained if recipe.model.lora_rank else weights, recipe.training.keep_checkpoints),
         speed=speed,
         reference_seconds=0.0 if speed is None else batch.reference_seconds(architecture, speed),
     )
@@ -133,16 +130,17 @@ def plan(recipe: Recipe) -> Plan:
 def architecture_named(recipe: Recipe) -> Architecture:
     """The numbers of the recipe's model: from the calculators' table, a folder's config, or the hub's."""
     name = recipe.model.architecture or recipe.model.name
-    folder = {**CHECKPOINTS, "smollm2": smollm2_folder()}.get(name, Path(name).expanduser())
-    if name == "smollm2" and not folder.is_dir():
-        raise RecipeError("smollm2 is not here yet: run `course fetch smollm2` once (98 MB)")
-    if Path(folder, "adapter_config.json").is_file():
+    try:
+        source = folder_or_name(name)
+    except OSError as error:  # a model that is fetched first, and was not
+        raise RecipeError(error) from error
+    if Path(source, "adapter_config.json").is_file():
         raise RecipeError(f"{name} holds adapters: give model.architecture, the calculators' name of their base")
     try:
         with offline_if_unreachable():
-            return architecture_of(str(folder) if folder.is_dir() else name)
+            return architecture_of(source)
     except ValueError as error:
-        if not folder.is_dir() and not is_reachable():
+        if not Path(source).is_dir() and not is_reachable():
             raise RecipeError(
                 f"{name!r} is no folder, and the hub cannot be reached: connect, use a shipped model or a folder, or "
                 "for a dry run give model.architecture, such as llama-3-8b"

@@ -25,11 +25,11 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
             cannot be meant.
     """
     path = path_of(str(name))
-    values = parsed(path.read_text(), str(path))
+    values = parsed(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(values, Mapping):
         raise RecipeError(f"{path} is no recipe: it has no keys")
     values = _copied(values)
-    for change in changes:
+    for change in sorted(changes, key=lambda change: not change.startswith("method=")):  # it decides what others mean
         _apply(change, values)
     return _recipe(title(path), values, path.parent)
 
@@ -46,7 +46,7 @@ def _apply(change: str, values: dict) -> None:
     value = parsed(text, change)
     known = list(_known_keys(values))
     if key not in known:
-        endings = [name for name in known if name.rpartition(".")[2] == key]
+        endings = [name for name in known if name.rpartition(".")[2] == key and not name.startswith("reward.")]
         if len(endings) > 1:
             raise RecipeError(f"{key!r} stands in several sections; write one of {', '.join(endings)}")
         if not endings and not key.startswith("reward."):
@@ -55,8 +55,10 @@ def _apply(change: str, values: dict) -> None:
     *sections, last = key.split(".")
     place = values
     for section in sections:
-        if not isinstance(place.get(section), dict):
+        if place.get(section) is None:
             place[section] = {}
+        if not isinstance(place[section], dict):
+            raise RecipeError(f"{section} is a section with keys of its own; it is {place[section]!r}")
         place = place[section]
     place[last] = value
 
@@ -66,9 +68,9 @@ def _known_keys(values: Mapping) -> Iterator[str]:
     yield from HEAD
     for section, kind in SECTIONS.items():
         yield from (f"{section}.{key}" for key in keys_of(kind))
-    if values.get("method") in METHOD_KINDS:
+    if _is_method(values.get("method")):
         yield from (f"training.{key}" for key in keys_of(METHOD_KINDS[values["method"]].config))
-    for part in values.get("reward") or {}:
+    for part in values["reward"] if isinstance(values.get("reward"), Mapping) else {}:
         yield from (f"reward.{part}.{key}" for key in keys_of(RewardPart))
 
 
@@ -87,7 +89,7 @@ def _recipe(name: str, values: dict, folder: Path) -> Recipe:
         if key not in (*HEAD, *SECTIONS, "training", "reward"):
             raise RecipeError(_unknown(str(key), [*HEAD, *SECTIONS, "training", "reward"]))
     method = values.get("method")
-    if method not in METHOD_KINDS:
+    if not _is_method(method):
         raise RecipeError(f"method is one of {', '.join(METHOD_KINDS)}; got {method!r}"
                           f"{nearest(str(method), list(METHOD_KINDS))}")  # fmt: skip
     kind = METHOD_KINDS[method]
@@ -95,12 +97,12 @@ def _recipe(name: str, values: dict, folder: Path) -> Recipe:
     sections["data"].source = _beside(folder, sections["data"].source)
     recipe = Recipe(
         name=name,
-        about=str(values.get("about", "")),
+        about=str(values.get("about") or ""),
         method=method,
         output=_text_of("output", values.get("output", f"runs/{name}")),
-        trackers=_trackers(values.get("trackers") or []),
-        training=_training(kind, values.get("training") or {}),
-        reward=_reward(kind, values.get("reward") or {}, method, folder),
+        trackers=_trackers(values.get("trackers")),
+        training=_training(kind, values.get("training"), values.get("output", f"runs/{name}")),
+        reward=_reward(kind, values.get("reward"), method, folder),
         **sections,
     )
     if judge := recipe.evaluation.judge:
@@ -110,7 +112,7 @@ def _recipe(name: str, values: dict, folder: Path) -> Recipe:
 
 
 def _section(name: str, made_of, values, **given):
-    if not isinstance(values or {}, Mapping):
+    if values is not None and not isinstance(values, Mapping):
         raise RecipeError(f"{name} is a section with keys of its own; got {values!r}")
     known = keys_of(made_of)
     for key in values or {}:
@@ -119,21 +121,28 @@ def _section(name: str, made_of, values, **given):
     try:
         return made_of(**(values or {}), **given)
     except ValueError as error:
-        raise RecipeError(f"{name}.{error}") from error
+        begins_with_a_key = str(error).split()[0] in known
+        raise RecipeError(f"{name}{'.' if begins_with_a_key else ': '}{error}") from error
 
 
-def _training(kind, values):
+def _is_method(value) -> bool:
+    return isinstance(value, str) and value in METHOD_KINDS
+
+
+def _training(kind, values, output):
     for key in GIVEN_BY_THE_RUN:
         if isinstance(values, Mapping) and key in values:
             raise RecipeError(f"training.{key} is given by the {'output folder' if 'folder' in key else 'method'}: "
                               "leave it out")  # fmt: skip
-    return _section("training", kind.config, values, **kind.settings)
+    folder = {"checkpoint_folder": str(Path(str(output), "checkpoints"))}
+    return _section("training", kind.config, values, **folder, **kind.settings)
 
 
 def _reward(kind, parts, method: str, folder: Path) -> dict[str, RewardPart]:
-    if not isinstance(parts, Mapping):
+    if parts is not None and not isinstance(parts, Mapping):
         raise RecipeError("reward has parts by name, each a model or a function, such as reward: {gold: {function: "
                           "gold}}")  # fmt: skip
+    parts = {name: part for name, part in (parts or {}).items() if part is not None}  # None takes a part out
     if bool(parts) != kind.online:
         raise RecipeError(
             f"{method} learns from its own samples and needs a reward: give reward.NAME.model or reward.NAME.function"
@@ -149,7 +158,7 @@ def _reward(kind, parts, method: str, folder: Path) -> dict[str, RewardPart]:
 def _beside(folder: Path, name: str) -> str:
     """A file that lies beside the recipe, by its full path; any other name as it is."""
     file, colon, function = name.partition(".py:")
-    there = folder / (f"{file}.py" if colon else name)
+    there = (folder / (f"{file}.py" if colon else name)).resolve()
     return f"{there}{colon and ':'}{function}" if there.is_file() and not Path(name).is_absolute() else name
 
 
@@ -162,7 +171,9 @@ def _text_of(key: str, value) -> str:
 def _trackers(names) -> list[str]:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    names = [names] if isinstance(names, str) else list(names)
+    names = [names] if isinstance(names, str) else [] if names is None else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RecipeError(f"trackers is a list of names, such as [tensorboard]; got {names!r}")
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             raise RecipeError(f"trackers are of {', '.join(LOGGER_TYPE_TO_CLASS)}; got {name!r}")
@@ -177,6 +188,15 @@ def _refuse_what_does_not_go_together(recipe: Recipe) -> None:
         raise RecipeError("model.lora_alpha and model.lora_targets belong to adapters: give model.lora_rank too")
     if recipe.method == "reward" and (model.lora_rank or model.quantization):
         raise RecipeError("reward models are trained whole here: leave model.lora_rank and model.quantization out")
+    if recipe.method == "reward" and (model.revision or model.attention or evaluation.judge):
+        raise RecipeError("a reward model is loaded and judged as it is: leave model.revision, model.attention and "
+                          "evaluation.judge out")  # fmt: skip
+    if "zero" in recipe.hardware.strategy:
+        for key, bad in (("optimizer", "adamw-8bit"), ("critic_warmup", None)):
+            value = getattr(recipe.training, key, 0)
+            if value == bad or (bad is None and value):
+                raise RecipeError(f"DeepSpeed's engines have no training.{key}={value}: leave it out, or take another "
+                                  "hardware.strategy")  # fmt: skip
     if data.streaming and data.limit is None:
         raise RecipeError("a stream may never end: give data.limit with data.streaming")
     if recipe.training.eval_every and not data.held_out_split:

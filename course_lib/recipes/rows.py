@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from transformers import AutoTokenizer
 
-from course_lib.data import PLAIN_CHAT_TEMPLATE, encode_records, looks_local
+from course_lib.data import PLAIN_CHAT_TEMPLATE, encode_records, fit_rows, looks_local
 from course_lib.hub import offline_if_unreachable
-from course_lib.models import smollm2_folder
+from course_lib.models import folder_or_name
 from course_lib.recipes.building import records_of
 from course_lib.recipes.files import RecipeError
 from course_lib.recipes.methods import METHOD_KINDS
 from course_lib.recipes.settings import Recipe
-from course_lib.world import CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,17 @@ def rows_of(recipe: Recipe) -> Rows:
 
 
 def _measured(recipe: Recipe, records: Sequence[dict], held_out: Sequence[dict]) -> Rows:
-    """Lengths under the model's own tokenizer, where that is at hand; else about four letters a token."""
+    """Lengths under the model's own tokenizer, of the rows that the run would train on."""
     kind, training = METHOD_KINDS[recipe.method], recipe.training
     tokenizer = _tokenizer(recipe.model.name)
     if tokenizer is None:
-        raise RecipeError(f"the tokenizer of {recipe.model.name!r} is not at hand, so the rows cannot be counted")
+        raise RecipeError(
+            f"the tokenizer of {recipe.model.name!r} is not at hand, so the tokens of the rows cannot be counted: "
+            "connect, or give model.name a folder"
+        )
     encoded = encode_records(records, kind.records, tokenizer=tokenizer)
+    room = training.max_new_tokens if kind.online else 1
+    encoded, kept = fit_rows(encoded, training.max_length, over_long=training.over_long, room=room)
     sides = [[row] if isinstance(row[0], list) else list(row) for row in encoded]
     longer = [max(side, key=lambda each: each.length) for side in sides]
     prompt = round(sum(len(row.prompt_ids) for row in longer) / len(longer))
@@ -59,14 +63,13 @@ def _measured(recipe: Recipe, records: Sequence[dict], held_out: Sequence[dict])
     longest = min(training.max_length, max(row.length for row in longer))
     if kind.online:
         completion, longest = training.max_new_tokens, min(training.max_length, longest + training.max_new_tokens)
-    return Rows(len(records), len(held_out), prompt + completion, completion, longest, measured=True)
+    return Rows(len(kept), len(held_out), prompt + completion, completion, longest, measured=True)
 
 
 def _tokenizer(name: str):
-    folder = {**CHECKPOINTS, "smollm2": smollm2_folder()}.get(name, name)
     try:
         with offline_if_unreachable():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder_or_name(name))
     except (OSError, ValueError):
         return None
     tokenizer.chat_template = tokenizer.chat_template or PLAIN_CHAT_TEMPLATE

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 from course_lib.models import load_policy, load_reward_model
 from course_lib.recipes.building import (
+    DTYPES,
+    bytes_to_write,
     device_of_process,
     held_out_prompts,
     judge_named,
@@ -19,15 +20,12 @@ from course_lib.recipes.building import (
 )
 from course_lib.recipes.card import card
 from course_lib.recipes.evaluating import answers, comparison, ranking
-from course_lib.recipes.folder import RunFolder
+from course_lib.recipes.folder import RunFolder, write_whole
 from course_lib.recipes.launching import processes
 from course_lib.recipes.methods import METHOD_KINDS
-from course_lib.recipes.planning import CHECKPOINT_BYTES
 from course_lib.recipes.settings import Recipe
 from course_lib.recipes.writing import TellRows, Track, WriteMetrics, WriteSamples
 from course_lib.trainers import Part, Trainer
-
-MODEL_BYTES = 4
 
 
 def run_recipe(recipe: Recipe, *, resume: bool = False) -> dict:
@@ -62,16 +60,17 @@ class _Execution:
         reward = reward_of(recipe.reward, **judging) if self.kind.online else None
         self.trainer: Trainer = trainer_of(recipe, policy, self.tokenizer, records, self.held_out, reward)
         self.prompts = held_out_prompts(recipe, self.held_out)
-        self.judge = judge_named(self.looks.judge, **judging) if self.looks.judge else None
-        refuse_full_disk(folder.path, self._bytes_to_write())
+        judges = self.looks.judge and self.state.is_main_process  # who alone looks
+        self.judge = judge_named(self.looks.judge, **judging) if judges else None
+        if not folder.holds_a_checkpoint():
+            refuse_full_disk(folder.path, self._bytes_to_write())
         self.parts = self._parts()
 
     def _bytes_to_write(self) -> float:
         modules = self.trainer.trained().values()
         trained = sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
         whole = sum(p.numel() for p in self.trainer.policy.parameters()) if self.recipe.model.lora_rank is None else 0
-        checkpoints = self.recipe.training.keep_checkpoints + 1
-        return CHECKPOINT_BYTES * trained * checkpoints + MODEL_BYTES * max(whole, trained)
+        return bytes_to_write(trained, whole or trained, self.recipe.training.keep_checkpoints)
 
     def _parts(self) -> list[Part]:
         parts: list[Part] = [WriteMetrics(self.folder)]
@@ -106,46 +105,65 @@ class _Execution:
             return summary
         self.trainer.save_pretrained(self.folder.model)
         if self.state.is_main_process:
-            summary |= {"model": str(self.folder.model), "evaluation": self._after(before)}
-            text = card(self.recipe, summary, self._shown(before))
-            Path(self.folder.model, "README.md").write_text(text)
+            after = self._after()
+            found = comparison(before, after) if after else {}
+            self._keep({"found": found, "answers before": before, "answers after": after})
+            summary |= {"model": str(self.folder.model), "evaluation": found}
+            text = card(self.recipe, summary, self._shown(before, after))
+            write_whole(self.folder.model / "README.md", text)
         self.state.wait_for_everyone()
         return summary
 
     def _before(self) -> dict | None:
-        """Begin the folder, with the answers before training; those of a run that is resumed are read again."""
-        found = None
-        if self.state.is_main_process:
-            if self.folder.evaluation.is_file():
-                return json.loads(self.folder.evaluation.read_text()).get("answers before")
-            self.folder.begin(self.recipe)
-            if self.prompts and self.recipe.method != "reward":
-                found = answers(self.trainer.policy, self.tokenizer, self.prompts, self.looks, self.judge)
-            self.folder.evaluation.write_text(json.dumps({"answers before": found}, indent=1))
+        """What the model is worth before it is trained, on the main process; all wait for that."""
+        found = self._first_look() if self.state.is_main_process else None
         self.state.wait_for_everyone()
         return found
 
-    def _after(self, before: dict | None) -> dict:
-        """What the model that was written is worth: it is loaded again, as whoever uses it will."""
-        if self.recipe.method == "reward":
-            model, tokenizer = load_reward_model(str(self.folder.model), device=self.state.device)
-            self.after = ranking(model, tokenizer, self.held_out) if self.held_out else None
-        elif self.prompts:
-            quantization = self.recipe.model.quantization
-            model, tokenizer = load_policy(
-                str(self.folder.model), quantization=quantization, device=self.state.device
+    def _first_look(self) -> dict | None:
+        """Begin the folder, with the answers before training; those of a run that is resumed are read again."""
+        if self.folder.evaluation.is_file():
+            return json.loads(self.folder.evaluation.read_text(encoding="utf-8")).get("answers before")
+        self.folder.begin(self.recipe)
+        found = None
+        if self.prompts and self.recipe.method != "reward":
+            policy = self.trainer.policy
+            rests = next(policy.parameters()).device  # in the CPU's memory, if its weights are to be sharded
+            found = answers(
+                _moved(policy, self.state.device), self.tokenizer, self.prompts, self.looks, self.judge
             )  # fmt: skip
-            self.after = answers(model, tokenizer, self.prompts, self.looks, self.judge)
-        else:
-            self.after = None
-        found = comparison(before, self.after) if self.after else {}
-        kept = {"found": found, "prompts": self.prompts, "answers before": before, "answers after": self.after}
-        self.folder.evaluation.write_text(json.dumps(kept, indent=1, ensure_ascii=False))
+            _moved(policy, rests)
+        self._keep({"answers before": found})
         return found
 
-    def _shown(self, before: dict | None) -> list[tuple]:
+    def _after(self) -> dict | None:
+        """What the model that was written is worth: it is loaded again, as whoever uses it will."""
+        settings, folder = self.recipe.model, str(self.folder.model)
+        if self.recipe.method == "reward":
+            model, tokenizer = load_reward_model(folder, device=self.state.device)
+            return ranking(model, tokenizer, self.held_out) if self.held_out else None
+        if not self.prompts:
+            return None
+        dtype = DTYPES[settings.dtype] or self.trainer.policy.dtype  # the arithmetic of the look before
+        del self.trainer  # its model and optimiser need not stay beside the one that is looked at
+        model, tokenizer = load_policy(
+            folder, quantization=settings.quantization, dtype=dtype, attention=settings.attention,
+            device=self.state.device,
+        )  # fmt: skip
+        return answers(model, tokenizer, self.prompts, self.looks, self.judge)
+
+    def _keep(self, found: dict) -> None:
+        text = json.dumps({"prompts": self.prompts} | found, indent=1, ensure_ascii=False)
+        write_whole(self.folder.evaluation, text)
+
+    def _shown(self, before: dict | None, after: dict | None) -> list[tuple]:
         """Prompt, answer before and answer after, of a few."""
-        if not before or not self.after:
+        if not before or not after:
             return []
-        rows = zip(self.prompts, before["answers"], self.after["answers"], strict=True)
+        rows = zip(self.prompts, before["answers"], after["answers"], strict=True)
         return list(rows)[: self.looks.samples]
+
+
+def _moved(model, device):
+    """The model on a device, unless its weights are in 4 or 8 bits, which stay where they were loaded."""
+    return model if getattr(model, "is_quantized", False) else model.to(device)

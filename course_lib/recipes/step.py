@@ -12,6 +12,7 @@ from course_lib.recipes.rows import Rows
 from course_lib.recipes.settings import STRATEGIES, Recipe
 from course_lib.sizing import Architecture
 from course_lib.speed import ThroughputEstimate, estimate_throughput
+from course_lib.trainers.rollout_batches import RolloutBatches
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,18 @@ class Batch:
         training = self.recipe.training
         if not METHOD_KINDS[self.recipe.method].online:
             return max(1, round(ceil(self.rows.training / training.batch_size) * training.epochs))
-        rollouts = ceil(self.rows.training / min(training.prompts_per_rollout, self.rows.training))
         pairs = self.recipe.method.startswith("online-")
-        drawn = self.rows.training / rollouts * (1 if pairs else training.completions)
-        updates = max(1, round(drawn / training.batch_size)) * training.update_epochs
-        return max(1, round(rollouts * updates * training.epochs))
+        batches = RolloutBatches(
+            self.rows.training,
+            collect=None,
+            prompts_per_rollout=training.prompts_per_rollout,
+            rows_per_prompt=1 if pairs else training.completions,
+            batch_size=training.batch_size,
+            update_epochs=training.update_epochs,
+            accumulation=1,
+            seed=0,
+        )
+        return max(1, round(len(batches) * training.epochs))
 
     def memory_options(self) -> dict:
         """Settings of `estimate_memory` for the longest rows."""
@@ -55,9 +63,7 @@ class Batch:
         precision = "bf16" if half or (engine and training.mixed_precision == "bf16") else "fp32"
         if precision == "fp32" and training.mixed_precision == "bf16":
             precision = "autocast"
-        optimizer = {"adamw-8bit": "adamw-8bit"}.get(
-            training.optimizer, "adamw-master" if engine and precision == "bf16" else "adamw"
-        )
+        optimizer = "adamw-master" if engine and precision == "bf16" else training.optimizer
         longest = self.rows.longest
         return {
             "precision": precision,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from accelerate.tracking import filter_trackers, get_available_trackers
 
 from course_lib.recipes.files import RecipeError
-from course_lib.recipes.folder import RunFolder
+from course_lib.recipes.folder import RunFolder, write_whole
 from course_lib.recipes.settings import Recipe
 from course_lib.trainers import Part, Run, Samples
 
@@ -24,21 +24,21 @@ class WriteMetrics(Part):
 
     def start(self, run: Run) -> None:
         if run.accelerator.is_main_process:
-            self.folder.metrics.write_text("")
+            self.folder.metrics.write_text("", encoding="utf-8")
         self.after_step(run)
 
     def after_step(self, run: Run) -> None:
         new, self.written = run.history.rows[self.written :], len(run.history.rows)
         if new and run.accelerator.is_main_process:
-            with self.folder.metrics.open("a") as file:
+            with self.folder.metrics.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in new)
 
 
 class TellRows(Part):
     """Rows of the history as lines on stderr, for runs whose output goes to a file, where a bar is no help."""
 
-    def __init__(self):
-        self.told = 0
+    def start(self, run: Run) -> None:
+        self.told = len(run.history.rows)
 
     def after_step(self, run: Run) -> None:
         new, self.told = run.history.rows[self.told :], len(run.history.rows)
@@ -86,9 +86,16 @@ class WriteSamples(Samples):
         super().__init__(prompts, every, tokenizer, max_new_tokens=max_new_tokens)
         self.folder = folder
 
+    def start(self, run: Run) -> None:
+        """Leave out what a run wrote after the checkpoint that it goes on from."""
+        if run.accelerator.is_main_process and self.folder.samples.is_file():
+            lines = self.folder.samples.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= run.step]
+            write_whole(self.folder.samples, "".join(f"{line}\n" for line in kept))
+
     def after_step(self, run: Run) -> None:
         before = len(self.rows)
         super().after_step(run)
         if run.accelerator.is_main_process:
-            with self.folder.samples.open("a") as file:
+            with self.folder.samples.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows[before:])

@@ -18,7 +18,7 @@ from course_lib.trainers.config import TrainingConfig
 from course_lib.trainers.history import History
 
 logger = logging.getLogger(__name__)
-MAY_CHANGE_ON_RESUME = {"progress", "checkpoint_folder", "checkpoint_every", "keep_checkpoints"}
+MAY_CHANGE_ON_RESUME = {"accumulation", "progress", "checkpoint_folder", "checkpoint_every", "keep_checkpoints"}
 
 
 class Method(ABC):

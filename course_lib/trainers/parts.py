@@ -81,7 +81,7 @@ class FiniteCheck(Part):
 
 
 class StopOnSignal(Part):
-    """Ctrl-C, SIGTERM and SIGHUP stop the run after the step at hand; a second one interrupts at once."""
+    """Ctrl-C, SIGTERM and SIGHUP stop the run after the step at hand; a second Ctrl-C interrupts at once."""
 
     SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -102,7 +102,8 @@ class StopOnSignal(Part):
 
     def _handle(self, signum, frame) -> None:
         self.asked.set()
-        self._give_back()
+        if signum == signal.SIGINT:  # launchers and clusters send the others more than once
+            self._give_back()
 
     def _give_back(self) -> None:
         for number, handler in self.previous.items():
