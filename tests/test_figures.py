@@ -387,3 +387,10 @@ def test_refusals_are_dots_a_seed_beside_the_corner_that_is_wanted():
     assert "DPO refuses, harmless and unsafe requests, seed by seed: 0.10 and 0.70, 0.20 and 0.90." in description(
         ax.figure
     )
+
+
+def test_brevity_is_a_dot_a_seed_and_a_larger_one_for_the_mean():
+    ax = figures.brief_and_right({"DPO": ([7.0, 6.0], [0.6, 0.8])}, {"DPO": "dpo"})
+    seeds, mean = (collection.get_offsets().tolist() for collection in ax.collections)
+    assert seeds == [[7.0, 0.6], [6.0, 0.8]] and mean == [pytest.approx([6.5, 0.7])]
+    assert "DPO: 6.5 words, 0.70 right." in description(ax.figure)

@@ -11,10 +11,10 @@ from course_lib import PreferenceConfig, PreferenceTrainer, load_policy, load_re
 from course_lib.data import collate_pairs
 from course_lib.data.tokenization import encode_row
 from course_lib.memory import estimate_memory
-from course_lib.models import save_pretrained, sequence_rewards
+from course_lib.models import folder_or_name, save_pretrained, sequence_rewards
 from course_lib.models.adapters import add_lora, quantized_share
 from course_lib.sizing import architecture_of
-from course_lib.world import preference_records, user
+from course_lib.world import CHECKPOINTS, preference_records, user
 
 
 @pytest.fixture
@@ -295,3 +295,10 @@ def test_adapters_on_the_hub_that_are_a_pickle_are_refused(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", absent)
     with pytest.raises(OSError, match="a pickle is not read"):
         _refuse_pickles_on_hub("someone/adapters")
+
+
+def test_a_name_becomes_the_folder_that_from_pretrained_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    found = [folder_or_name(name) for name in ("pocket-world", "mine", "owner/model")]
+    assert found == [str(CHECKPOINTS["pocket-world"]), str(tmp_path / "mine"), "owner/model"]

@@ -66,7 +66,8 @@ def test_a_model_that_is_there_is_not_fetched_again(empty):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FETCHED, reason="needs `course fetch smollm2`")
-def test_it_answers_and_its_log_probabilities_are_those_of_a_plain_forward():
+def test_it_answers_and_its_log_probabilities_are_those_of_a_plain_forward_and_of_trl():
+    utils = pytest.importorskip("trl.trainer.utils")
     model, tokenizer = load_policy("smollm2")
     question = [{"role": "user", "content": "What is the capital of France?"}]
     rows = [
@@ -76,9 +77,11 @@ def test_it_answers_and_its_log_probabilities_are_those_of_a_plain_forward():
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "completion_mask")}
     with torch.no_grad():
         ours = sequence_logps(model, **inputs)
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.log_softmax(-1)
-    tokens = logits[:, :-1].gather(-1, batch["input_ids"][:, 1:, None]).squeeze(-1)
-    torch.testing.assert_close(ours, (tokens * batch["completion_mask"][:, 1:]).sum(-1), atol=1e-4, rtol=1e-5)
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    ids, mask = batch["input_ids"][:, 1:], batch["completion_mask"][:, 1:]
+    plain = logits.log_softmax(-1).gather(-1, ids[..., None]).squeeze(-1)
+    for theirs in (plain, utils.selective_log_softmax(logits, ids)):
+        torch.testing.assert_close(ours, (theirs * mask).sum(-1), atol=1e-4, rtol=1e-5)
     assert ours[0] > ours[1]
 
 
