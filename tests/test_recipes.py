@@ -24,7 +24,8 @@ TINY = [name for name in recipe_names() if name.startswith("tiny/")]
 
 
 def small(name="tiny/dpo", *changes, out):
-    online = ["prompts_per_rollout=8"] if METHOD_KINDS[name.removeprefix("tiny/")].online else []
+    """A few records, of which rollouts of nine leave a smaller one over."""
+    online = ["prompts_per_rollout=9"] if METHOD_KINDS[name.removeprefix("tiny/")].online else []
     return read_recipe(name, [*SMALL, *online, f"output={out}", *changes])
 
 
@@ -242,7 +243,7 @@ def test_a_tracker_whose_package_is_missing_is_named(tmp_path, monkeypatch):
     ("- dpo", "is no recipe"),
     ("", "is no recipe"),
     ("method: dpo\ntraining: {batch_size: 2, accumulation: 4}", "training: a batch of 2 cannot be cut"),
-    ("method: dpo\nhardware: {strategy: zero2, gpus: 2}\ntraining: {optimizer: adamw-8bit}", "no training.optimizer"),
+    ("method: dpo\nhardware: {strategy: zero2, gpus: 2}\ntraining: {optimizer: adamw-8bit}", "no training.optimizer but"),
     ("method: reward\nevaluation: {judge: gold}\ndata: {held_out_split: test}", "evaluation.judge out"),
 ])  # fmt: skip
 def test_odd_yaml_is_told_in_a_line(text, reason, tmp_path):
@@ -291,18 +292,6 @@ def test_a_plan_holds_rows_to_the_length_that_the_run_does(over_long, rows, tmp_
     changes = [f"data.source={tmp_path}/rows.jsonl", "held_out_split=null", "judge=null", "eval_every=null"]
     found = recipes.plan(read_recipe("tiny/dpo", [*changes, "max_length=32", f"over_long={over_long}"])).rows
     assert found.training == rows and found.longest <= 32 and found.tokens <= 32
-
-
-@pytest.mark.parametrize("prompts", [100, 970, 1000])
-def test_steps_of_an_online_run_are_those_of_its_trainer(prompts):
-    from course_lib.trainers.rollout_batches import RolloutBatches
-
-    recipe = read_recipe("tiny/ppo", [f"data.limit={prompts}"])
-    batches = RolloutBatches(
-        prompts, None, prompts_per_rollout=96, rows_per_prompt=1, batch_size=24, update_epochs=1, accumulation=1, seed=0
-    )
-    assert recipes.plan(recipe).steps == len(batches) == sum(max(1, round(n / 24)) for n in
-        [len(batches._asked(r)) for r in range(batches.rounds)])  # fmt: skip
 
 
 def test_a_plan_says_in_its_text_what_it_knows():

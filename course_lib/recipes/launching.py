@@ -58,8 +58,8 @@ def launch_command(recipe: Recipe, arguments: list[str]) -> list[str]:
     if (hardware.gpu or found) and found < min(hardware.gpus, hardware.gpus_per_node):
         raise RecipeError(
             f"{recipe.name} is made for {hardware.gpus} GPUs ({hardware.gpu or 'of any kind'}), and this machine has "
-            f"{found or 'no'} GPUs: "
-            "--dry-run says what it needs, hardware.gpus=N with hardware.strategy=... makes it smaller"
+            f"{found or 'no'} GPUs: --dry-run says what it needs, and hardware.gpus=N with hardware.strategy=... makes "
+            "it smaller"
         )
     if hardware.gpus > hardware.gpus_per_node:
         raise RecipeError(

@@ -158,13 +158,12 @@ class Recipe:
 
     def to_dict(self) -> dict:
         """The recipe in full, as plain values; reading it again gives the same recipe."""
-        training = {k: v for k, v in self.training.to_dict().items() if k not in GIVEN_BY_THE_RUN}
-        parts = {"reward": {name: part.to_dict() for name, part in self.reward.items()}} if self.reward else {}
-        sections = {name: getattr(self, name).to_dict() for name in SECTIONS}
-        head = {name: getattr(self, name) for name in ("about", "method", "output", "trackers")}
-        return head | {"model": sections.pop("model"), "data": sections.pop("data"), **parts, "training": training} | (
-            sections
-        )
+        found = {name: getattr(self, name) for name in ("about", "method", "output", "trackers")}
+        found |= {"model": self.model.to_dict(), "data": self.data.to_dict()}
+        if self.reward:
+            found["reward"] = {name: part.to_dict() for name, part in self.reward.items()}
+        found["training"] = {k: v for k, v in self.training.to_dict().items() if k not in GIVEN_BY_THE_RUN}
+        return found | {name: getattr(self, name).to_dict() for name in ("evaluation", "hardware", "plan")}
 
 
 GIVEN_BY_THE_RUN = ("checkpoint_folder", "loss")  # of a config: the run's folder and the method say them
