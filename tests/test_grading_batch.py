@@ -119,7 +119,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "course_lib.cli",
+        "course_lib",
         "grade",
         str(tmp_path / "class"),
         "--out",

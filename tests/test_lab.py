@@ -43,7 +43,7 @@ def lab(course):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "course_lib.cli", "lab", "--no-browser", f"--ServerApp.port={port}"]
+    command = [sys.executable, "-m", "course_lib", "lab", "--no-browser", f"--ServerApp.port={port}"]
     command += [f"--IdentityProvider.token={TOKEN}", "--ServerApp.ip=127.0.0.1"]
     private = {f"JUPYTER_{kind}_DIR": str(course / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     private["COURSE_PROGRESS"] = str(course / "progress.json")
