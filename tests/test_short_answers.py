@@ -138,6 +138,7 @@ def test_without_the_model_the_lesson_stops_with_one_sentence(monkeypatch, tmp_p
     need_smollm2()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("here", [True, False])
 def test_pytest_collects_optional_lessons_only_where_their_model_is(here, monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_MODELS", str(tmp_path))
