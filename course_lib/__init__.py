@@ -6,6 +6,7 @@ and imports run along it, never back. A name is imported from its room when it i
 `import course_lib` is quick and the calculators need no torch.
 """
 
+import logging
 from importlib import import_module
 
 __version__ = "0.2.0"
@@ -56,3 +57,13 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return [*globals(), *_ROOMS, *__all__]
+
+
+# Two remarks of other libraries that mean nothing on a plain CPU, and would stand above every lesson's and command's
+# own words; DeepSpeed's goes to stdout, where it breaks what `--json` prints. All else that they log is shown.
+_HUSHED = {
+    "DeepSpeed": "Setting accelerator to CPU",
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+}
+for _logger, _remark in _HUSHED.items():
+    logging.getLogger(_logger).addFilter(lambda record, remark=_remark: not str(record.msg).startswith(remark))

@@ -62,3 +62,12 @@ def test_nothing_warns_when_it_is_imported():
     rooms = "; ".join(f"import course_lib.{room}" for room in sorted(ALLOWED))
     done = subprocess.run([sys.executable, "-W", "error", "-c", rooms], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_only_our_words_stand_on_a_plain_cpu():
+    """DeepSpeed and bitsandbytes remark on it when they are imported, the one on stdout, where `--json` prints."""
+    pytest.importorskip("deepspeed")
+    line = "import course_lib, logging, deepspeed, bitsandbytes; logging.getLogger('DeepSpeed').warning('heed this')"
+    done = subprocess.run([sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and done.stdout.endswith("heed this\n") and not done.stderr, done
