@@ -402,6 +402,29 @@ def test_two_processes_run_a_recipe_to_the_same_losses(tmp_path):
     assert [row["loss"] for row in rows[0]] == pytest.approx([row["loss"] for row in rows[1]], abs=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["zero2", "zero3-offload"])
+def test_the_settings_of_full_recipes_give_the_losses_of_one_process(strategy, tmp_path):
+    """bf16 weights and sums, recomputed activations, optimiser in shards: to what bf16 rounds."""
+    import subprocess
+    import sys
+
+    pytest.importorskip("deepspeed")
+    halves = ["model.dtype=bf16", "mixed_precision=bf16", "gradient_checkpointing=true"]
+    halves += ["beta=1.0", "learning_rate=1e-3"]  # so that losses move by much more than bf16 rounds
+    found = []
+    for changes in ([], ["gpus=2", f"strategy={strategy}"]):
+        words = [*SMALL, *halves, *changes, f"output={tmp_path}/{len(found)}", "--json"]
+        command = [sys.executable, "-m", "course_lib", "train", "tiny/dpo", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads(done.stdout)["steps"] == 6
+        rows = (tmp_path / str(len(found)) / "metrics.jsonl").read_text().splitlines()
+        found.append([json.loads(line)["loss"] for line in rows])
+    alone, shared = found
+    assert shared == pytest.approx(alone, abs=0.02) and max(alone) - min(alone) > 0.2
+
+
 # runs
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import warnings
 from math import ceil
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def quieten() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    # DeepSpeed calls these by their old names at every step
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
@@ -38,9 +41,21 @@ def needs_launch(recipe: Recipe) -> bool:
 
 
 def processes() -> PartialState:
-    """This process among all that run the recipe, brought together if a launcher has started several."""
-    join_on_cpus(timeout=PATIENCE)
-    return PartialState(timeout=PATIENCE) if "LOCAL_RANK" in os.environ else PartialState()
+    """This process among all that run the recipe, brought together if a launcher has started several.
+
+    Raises:
+        RecipeError: they cannot reach each other.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        return PartialState()
+    try:
+        join_on_cpus(timeout=PATIENCE)
+        return PartialState(timeout=PATIENCE)
+    except RuntimeError as error:
+        raise RecipeError(
+            f"the processes did not find each other ({error!s:.200}): GLOO_SOCKET_IFNAME, and on GPUs "
+            "NCCL_SOCKET_IFNAME too, must name the network card by which the nodes reach each other"
+        ) from error
 
 
 def is_main_process() -> bool:
