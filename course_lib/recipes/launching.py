@@ -28,8 +28,8 @@ def quieten() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    # DeepSpeed calls these by their old names at every step
-    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
+    for old_name in ("`torch.distributed", "`is_gradient_checkpointing"):  # which DeepSpeed and peft still use
+        warnings.filterwarnings("ignore", old_name, FutureWarning)
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 

@@ -175,4 +175,3 @@ def _epochs(number: float) -> str:
 def _short(number: float) -> str:
     return next(f"{number / size:.3g}{unit}" for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3), ("", 1))
                 if number >= size or size == 1)  # fmt: skip
-

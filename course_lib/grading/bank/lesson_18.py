@@ -65,7 +65,9 @@ def some_cut(draw: Draw):
 def none_good(draw: Draw):
     yield groups(([5, 9, 20], [False, False, False], [True, True, True]), a_group(draw, ["right", "right", "wrong"]))
     yield groups(([5, 9, 20], [True, False, True], [False, True, False]), a_group(draw, ["right", "wrong", "wrong"]))
-    yield groups(([25, 9, 20], [True, False, True], [False, True, False]), a_group(draw, ["right", "wrong cut", "wrong"]))
+    yield groups(
+        ([25, 9, 20], [True, False, True], [False, True, False]), a_group(draw, ["right", "wrong cut", "wrong"])
+    )
 
 
 def all_alike(draw: Draw):
@@ -230,7 +232,10 @@ def as_people_write(draw: Draw):
     one, two, three = draw.sample(ANSWERS, 3)
     start = draw.choice(STARTS)
     yield {"replies": [f"{capital(one)}.", f"{one.upper()}!", f"Is it {one}?"], "accepted": [one]}
-    yield {"replies": [f"{capital(start)} {one}, yes.", f"No, {two}.", f"{capital(three)}, no."], "accepted": [one, two]}
+    yield {
+        "replies": [f"{capital(start)} {one}, yes.", f"No, {two}.", f"{capital(three)}, no."],
+        "accepted": [one, two],
+    }
 
 
 def lengths(draw: Draw):
@@ -238,7 +243,10 @@ def lengths(draw: Draw):
     start, more = draw.choice(STARTS), " as all of us have learnt at school"
     replies = [f"{capital(said)}{end}." for said in (answer, wrong) for end in ("", more)]
     yield {"replies": replies, "accepted": [answer]}
-    yield {"replies": [f"{capital(start)} {answer}{more * 2}.", f"{capital(start)} {wrong}{more * 3}."], "accepted": [answer]}
+    yield {
+        "replies": [f"{capital(start)} {answer}{more * 2}.", f"{capital(start)} {wrong}{more * 3}."],
+        "accepted": [answer],
+    }
 
 
 def refusals(draw: Draw):
@@ -393,7 +401,11 @@ def paired_by_loops(before, after, *, t):
 
 def few_questions(draw: Draw):
     for n, t in ((3, 4.3), (5, 2.78)):
-        yield {"before": draw.numbers(n, low=15, high=40, digits=0), "after": draw.numbers(n, low=3, high=20, digits=0), "t": t}
+        yield {
+            "before": draw.numbers(n, low=15, high=40, digits=0),
+            "after": draw.numbers(n, low=3, high=20, digits=0),
+            "t": t,
+        }
 
 
 def all_by_as_much(draw: Draw):
@@ -729,7 +741,12 @@ def table(draw: Draw, *kinds: str) -> dict:
         if kind == "works":
             arm |= {"words": words - draw.randint(40, 120) / 8, "margin": draw.randint(64, 300) / 64}
         if kind == "works, barely":
-            arm |= {"words": words - 4.0, "right": right - 0.125, "refused": refused + 0.125, "margin": draw.randint(0, 60) / 64}
+            arm |= {
+                "words": words - 4.0,
+                "right": right - 0.125,
+                "refused": refused + 0.125,
+                "margin": draw.randint(0, 60) / 64,
+            }
         if kind == "margin":
             arm |= {"words": words - draw.randint(-24, 30) / 8, "margin": draw.randint(70, 500) / 64}
         if kind == "margin, barely":
