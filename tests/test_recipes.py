@@ -13,6 +13,7 @@ from course_lib import estimate_memory, hub, recipes
 from course_lib.cli import main
 from course_lib.models import load_policy, smollm2_folder
 from course_lib.recipes import files, folder, planning, read_recipe, recipe_names, run_recipe
+from course_lib.recipes.card import card
 from course_lib.recipes.methods import METHOD_KINDS
 from course_lib.recipes.running import _Execution
 from course_lib.trainers import Part, TrainingError
@@ -478,6 +479,12 @@ def test_a_card_says_how_the_model_was_made_and_what_was_measured(run):
     assert yaml.safe_load(top) == {"library_name": "transformers", "tags": ["course-lib", "dpo"]}
     assert f"{summary['evaluation']['rewards']['after']:.3g}" in text and "learning_rate: 0.0003" in text
     assert "What is not known" in text
+
+
+def test_a_card_names_what_others_can_find():
+    recipe = read_recipe("laptop/rloo")
+    text = card(recipe, {"steps": 10, "metrics": {}}, [])
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in text and "steps on `questions.jsonl`" in text
 
 
 def test_a_folder_with_a_run_is_not_written_over(run):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 
 from course_lib.hub import looks_like_hub_name
+from course_lib.models.smollm2 import HUB_NAME
 from course_lib.recipes.folder import versions
 from course_lib.recipes.settings import Recipe
 
@@ -22,9 +24,11 @@ def card(recipe: Recipe, summary: dict, samples: Sequence[tuple]) -> str:
         samples: `(prompt, answer before, answer after)` of a few held-out prompts.
     """
     adapters = recipe.model.lora_rank is not None
+    source = Path(recipe.data.source).name if Path(recipe.data.source).exists() else recipe.data.source
     top = {"library_name": "peft" if adapters else "transformers", "tags": ["course-lib", recipe.method]}
-    if looks_like_hub_name(recipe.model.name):
-        top["base_model"] = recipe.model.name
+    base = HUB_NAME if recipe.model.name == "smollm2" else recipe.model.name
+    if looks_like_hub_name(base):
+        top["base_model"] = base
     if looks_like_hub_name(recipe.data.source):
         top["datasets"] = [recipe.data.source]
     how = f"LoRA adapters of rank {recipe.model.lora_rank}" if adapters else "all weights"
@@ -33,7 +37,7 @@ def card(recipe: Recipe, summary: dict, samples: Sequence[tuple]) -> str:
         f"---\n{yaml.safe_dump(top, sort_keys=False)}---",
         f"# {recipe.name}",
         f"{recipe.about or 'A run of course_lib.'} Made from `{recipe.model.name}` by `{recipe.method}`: {how}, "
-        f"{summary['steps']:,} optimiser steps on `{recipe.data.source}`.",
+        f"{summary['steps']:,} optimiser steps on `{source}`.",
         "## What was measured",
         _measured(summary.get("evaluation", {}), summary["metrics"]),
         *(["## The same prompts before and after", *map(_sample, samples)] if samples else []),
