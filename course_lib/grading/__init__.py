@@ -5,7 +5,7 @@ reference and with each named mistake. By what they do, the files are
 
     what a task is        task, bank/ (the tasks), mutation and proof (what proves them)
     running an answer     worker (inside the sandbox), sandbox, outcomes (what came back, read with suspicion)
-    judging it            comparing, verdict, diagnosis, reports (the plain values that a learner is told)
+    judging it            comparing, judgement, diagnosis, verdict, reports (the plain values that a learner is told)
     in a notebook         notebook and panels -> checker (a process of its own) -> desk; records, display
     for a class           batch, submissions, tables
 """

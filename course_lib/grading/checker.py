@@ -14,8 +14,6 @@ import sys
 import threading
 from pathlib import Path
 
-SECONDS = 5.0  # of the processor, for an answer on all its inputs
-
 
 class CheckerError(RuntimeError):
     """The checker could not answer."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from course_lib.grading import outcomes
 from course_lib.grading.comparing import as_array
+from course_lib.grading.judgement import Judgement, finite
 from course_lib.grading.reports import Diagnosis
 from course_lib.grading.task import Mistake, Task
-from course_lib.grading.verdict import Judgement, finite
 from course_lib.grading.worker import outcome
 
 ENDINGS = {

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import torch
 
+from course_lib.grading.judgement import outcomes_of
 from course_lib.grading.mutation import mutants
 from course_lib.grading.reports import Verdict
 from course_lib.grading.task import KINDS, Task, compiled
-from course_lib.grading.verdict import is_right, judge, outcomes_of
+from course_lib.grading.verdict import is_right, judge
 
 SEEDS = range(5)
 FEWEST_MISTAKES, FEWEST_HINTS = 3, 2
