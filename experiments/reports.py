@@ -274,8 +274,8 @@ def speed_page() -> str:
 
 BENCHMARKS = ("dpo_step", "real_model", "other_steps", "online_steps", "online_learning")
 REAL_MODEL_NOTE = """
-Between replies of equal lengths there is no padding to save, so the second table shows the least that can be gained:
-fewer rows in the output layer, and prompts computed once. What both libraries must do shrinks the ratio of a whole
+Between replies of equal lengths there is no padding to save, so the second table shows what else is gained: fewer
+rows in the output layer, and prompts computed once. What both libraries must do shrinks the ratio of a whole
 epoch: the reference reads every pair once (a quarter of our time), and AdamW visits 135 million weights at each step.
 """
 OTHERS_HEADER = """

@@ -82,7 +82,7 @@ def quantized(kind: str, dtype: torch.dtype):
 
 
 def quantization_of(model) -> str | None:
-    """ "nf4", "int8", or None for a model whose weights are wide."""
+    """How the weights are kept: "nf4", "int8", or None where they are wide."""
     if getattr(model, "is_loaded_in_8bit", False):
         return "int8"
     return "nf4" if getattr(model, "is_loaded_in_4bit", False) else None

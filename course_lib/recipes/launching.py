@@ -46,11 +46,9 @@ def processes() -> PartialState:
     Raises:
         RecipeError: they cannot reach each other.
     """
-    if "LOCAL_RANK" not in os.environ:
-        return PartialState()
     try:
         join_on_cpus(timeout=PATIENCE)
-        return PartialState(timeout=PATIENCE)
+        return PartialState(timeout=PATIENCE) if "LOCAL_RANK" in os.environ else PartialState()
     except RuntimeError as error:
         raise RecipeError(
             f"the processes did not find each other ({error!s:.200}): GLOO_SOCKET_IFNAME, and on GPUs "
